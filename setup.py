@@ -1,0 +1,84 @@
+"""Builds the one extension, ``sluicegate._core``; everything else is in pyproject.toml.
+
+Switches, all read from the environment:
+
+``SLUICEGATE_WERROR=1``      warnings of our own code are errors (what CI builds with)
+``SLUICEGATE_SANITIZE=LIST`` builds with ``-fsanitize=LIST``, such as ``address,undefined``
+``SLUICEGATE_DEBUG=1``       no optimisation, assertions on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sysconfig
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+WERROR = os.environ.get("SLUICEGATE_WERROR", "") not in ("", "0")
+DEBUG = os.environ.get("SLUICEGATE_DEBUG", "") not in ("", "0")
+SANITIZE = os.environ.get("SLUICEGATE_SANITIZE", "")
+
+SOURCES = sorted(glob("csrc/core/*.c") + glob("csrc/binding/*.c"))
+HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
+
+# Pieces of the arena are given out again as other types: no optimisation may rest on types.
+COMPILE = ["-std=c11", "-fvisibility=hidden", "-fno-strict-aliasing"]
+LINK: list[str] = []
+# Clocks and getrandom are POSIX and Linux; -std=c11 alone hides them.
+MACROS: list[tuple[str, str | None]] = [("_GNU_SOURCE", "1"), ("_DARWIN_C_SOURCE", "1")]
+
+if DEBUG or SANITIZE:
+    COMPILE += ["-O1", "-g", "-UNDEBUG"]
+else:
+    COMPILE += ["-O3"]
+if SANITIZE:
+    flags = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+    COMPILE += flags
+    LINK += flags
+if WERROR:
+    COMPILE += ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
+    # As system headers, CPython's own do not count.
+    for name in ("include", "platinclude"):
+        COMPILE += ["-isystem", sysconfig.get_path(name)]
+
+
+class BuildExt(build_ext):
+    """Compiles only what changed: a source, any header, this file, or the flags."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        asked = [*COMPILE, *LINK, *(os.environ.get(name, "") for name in ("CC", "CFLAGS"))]
+        digest = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:12]
+        self.build_temp = os.path.join(self.build_temp, digest)
+
+    def build_extensions(self) -> None:
+        compile_one = self.compiler._compile
+        all_of_it, self.force = self.force, True  # always link: the flags may have changed
+        shared = max(os.path.getmtime(path) for path in [*HEADERS, "setup.py"])
+
+        def compile_if_changed(obj: str, src: str, *rest: object) -> None:
+            newest = max(shared, os.path.getmtime(src))
+            if all_of_it or not os.path.exists(obj) or os.path.getmtime(obj) <= newest:
+                compile_one(obj, src, *rest)
+
+        self.compiler._compile = compile_if_changed
+        super().build_extensions()
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "sluicegate._core",
+            SOURCES,
+            depends=[*HEADERS, "setup.py"],
+            include_dirs=["csrc", "csrc/core", "csrc/binding"],
+            define_macros=MACROS,
+            extra_compile_args=COMPILE,
+            extra_link_args=LINK,
+        )
+    ],
+    cmdclass={"build_ext": BuildExt},
+)
