@@ -1,0 +1,65 @@
+"""Fixtures that every test may use. Servers: serving.py; the browser: browser.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import serving
+
+if TYPE_CHECKING:
+    import browser
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # An installed sluicegate brings its fixtures by entry point; one built in place does not.
+    from sluicegate.testing import fixtures
+
+    if not config.pluginmanager.is_registered(fixtures):
+        config.pluginmanager.register(fixtures, "sluicegate.testing.fixtures")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
+    return serving.free_port()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., serving.Server]]:
+    """`serve("module:app", *options, env={}, app_dir=...)` runs uvicorn in its own process."""
+    with ExitStack() as stack:
+
+        def start(app: str, *options: str, **more: object) -> serving.Server:
+            return stack.enter_context(serving.uvicorn(app, *options, **more))  # type: ignore[arg-type]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Where Chromium or Chrome is; skips where there is none and SLUICEGATE_BROWSER is not 1."""
+    import browser
+
+    found = browser.find()
+    if found is not None:
+        return found
+    if os.environ.get("SLUICEGATE_BROWSER") == "1":
+        pytest.fail("no Chromium was found; install it or set CHROMIUM to its path")
+    pytest.skip("no Chromium was found; install it or set CHROMIUM to its path")
+
+
+@pytest.fixture
+async def open_page(
+    chromium: Path, tmp_path: Path
+) -> AsyncIterator[Callable[[str], browser.OpeningPage]]:
+    """`page = await open_page(url)`: a page of a headless Chromium that ends with the test."""
+    import browser
+
+    async with browser.Browser(chromium, tmp_path / "profile") as chrome:
+        yield chrome.open
