@@ -1,0 +1,329 @@
+/* What the files of the binding share: the module's state, the struct of each type, and
+ * the calls between them. A file a type; the rule itself is in csrc/core.
+ *
+ * The GIL is the lock of every table. No Python code may run between the moment a cell is
+ * looked for and the moment it is done with, so every call is in this order: convert the
+ * key and the cost, read the clock (each may run Python code), charge (never does), make
+ * the decision, tell the observer. */
+#ifndef SGPY_BINDING_H
+#define SGPY_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "../core/decide.h"
+#include "../core/fingerprint.h"
+#include "../core/limiter.h"
+#include "../core/quota.h"
+#include "../core/sg.h"
+#include "../core/slots.h"
+#include "../core/table.h"
+#include "../core/topk.h"
+
+/* Dead objects kept for the next ones; off where the GIL is. */
+#ifdef Py_GIL_DISABLED
+#define SGPY_FREE_MAX 0u
+#else
+#define SGPY_FREE_MAX 128u
+#endif
+
+#define SGPY_STRINGS 40 /* interned strings that connections.c may keep */
+
+/* Times that a table's clock may show, in ticks: what is outside is cut to it. Two
+ * capacities of the longest quota stay free above. */
+#define SGPY_CLOCK_MAX (UINT64_MAX - 2 * SG_CAPACITY_MAX - SG_TICKS_PER_SECOND)
+
+typedef struct sgpy_state sgpy_state;
+typedef struct sgpy_call sgpy_call;
+typedef struct sgpy_decision sgpy_decision;
+
+/* Every object that the module's state owns, so that traverse and clear miss none. */
+#define SGPY_STATE_TYPES(X)                                                                  \
+    X(Quota_Type) X(Decision_Type) X(Clock_Type) X(Table_Type) X(Limiter_Type)              \
+    X(Handle_Type) X(Receipt_Type) X(Slots_Type) X(Slot_Type) X(Call_Type)                  \
+    X(ConnectionInfo_Type) X(Connections_Type)
+#define SGPY_STATE_OBJECTS(X)                                                                \
+    X(StoreError) X(StoreFullError) X(observer) X(str_throw) X(str_close)
+
+struct sgpy_state {
+#define X(name) PyTypeObject *name;
+    SGPY_STATE_TYPES(X)
+#undef X
+#define X(name) PyObject *name;
+    SGPY_STATE_OBJECTS(X)
+#undef X
+    PyObject *algorithms[SG_ALGORITHMS]; /* their names */
+    PyObject *strings[SGPY_STRINGS];     /* connections.c's; NULL where unused */
+    sgpy_decision *free_decisions;
+    sgpy_call *free_calls;
+    unsigned free_decisions_count, free_calls_count;
+    bool closed; /* the free lists take nothing more */
+};
+
+/* The state of the module that made `type`, or NULL while the module is torn down.
+ * `type` is one of the module's own, not a subclass made in Python. */
+sgpy_state *sgpy_state_of_type(PyTypeObject *type);
+
+/* The same by a module object. */
+static inline sgpy_state *sgpy_state_of_module(PyObject *module) {
+    return (sgpy_state *)PyModule_GetState(module);
+}
+
+/* The state for a type that may be a subclass: sets RuntimeError and returns NULL where
+ * there is none. */
+sgpy_state *sgpy_state_for(PyTypeObject *type);
+
+/* ---- quota.c */
+
+typedef struct {
+    PyObject_HEAD
+    sg_quota quota;
+    uint64_t period_us;
+    PyObject *name; /* str or NULL */
+} sgpy_quota;
+
+int sgpy_quota_init_type(PyObject *module, sgpy_state *st);
+static inline bool sgpy_is_quota(const sgpy_state *st, PyObject *object) {
+    return PyObject_TypeCheck(object, st->Quota_Type) != 0;
+}
+/* The algorithm of that name; -1 and an exception if there is none. */
+int sgpy_algorithm(const sgpy_state *st, PyObject *name);
+
+/* ---- clock.c */
+
+typedef struct {
+    PyObject_HEAD
+    int64_t ns;
+} sgpy_clock;
+
+int sgpy_clock_init_type(PyObject *module, sgpy_state *st);
+
+/* ---- table.c */
+
+typedef enum { SGPY_DENY = 0, SGPY_ALLOW, SGPY_RAISE } sgpy_on_full;
+
+typedef struct {
+    PyObject_HEAD
+    sgpy_state *state;
+    PyObject *clock; /* NULL: CLOCK_MONOTONIC; a Clock; or a callable */
+    bool clock_is_object; /* it is a Clock, which C reads */
+    bool made;       /* core is initialised */
+    uint8_t on_full; /* sgpy_on_full */
+    int64_t origin_ns; /* what the clock showed when the table was made */
+    uint64_t epoch;  /* of clear(): what was taken before one is void */
+    sg_secret secret;
+    uint64_t decisions; /* of them every eighth goes to `hot`, past the first few */
+    uint64_t admitted, refused, banned, shadow_refused, full;
+    sg_topk hot, top_refused;
+    sg_table core;
+    PyObject *weakrefs;
+} sgpy_table;
+
+int sgpy_table_init_type(PyObject *module, sgpy_state *st);
+
+/* The time of the table's clock. May run Python code (a callable clock), so hold a
+ * reference to the table and look again at whatever may have been changed meanwhile.
+ * Returns -1 and sets an exception if the clock fails. */
+int sgpy_table_now_slow(sgpy_table *table, sg_ticks *now);
+
+/* Lets expiry and eviction go by these numbers too: of two rows that share the table the
+ * longer memory holds. */
+void sgpy_table_widen(sgpy_table *table, const sg_quota *rows, unsigned count);
+
+/* ---- key.c */
+
+/* A key as bytes. Good while the key object is held; sgpy_key_done when finished. */
+typedef struct {
+    const char *data;
+    size_t length;
+    PyObject *owned; /* a bytes object made for it, or NULL */
+} sgpy_key;
+
+int sgpy_key_read(PyObject *object, sgpy_key *key); /* -1: TypeError */
+static inline void sgpy_key_done(sgpy_key *key) { Py_CLEAR(key->owned); }
+
+/* A key that is used again and again: its bytes and its fingerprint are made once.
+ * Zeroed memory is an empty one. */
+typedef struct {
+    PyObject *object; /* strong */
+    sgpy_key key;
+    const sgpy_table *table; /* whose secret made fp; compared only, never followed */
+    sg_fingerprint fp;
+} sgpy_prepared;
+
+/* Fills an empty one. -1: TypeError. */
+int sgpy_prepare(sgpy_prepared *prepared, PyObject *object);
+void sgpy_prepared_clear(sgpy_prepared *prepared); /* tp_clear and tp_dealloc */
+
+/* Its fingerprint in that table. Runs no Python code. The caller passes a table that it
+ * holds; the prepared key is of one limiter, whose table changes only by _rebind. */
+static inline sg_fingerprint sgpy_prepared_fp(sgpy_prepared *prepared, const sgpy_table *table) {
+    if (SG_UNLIKELY(prepared->table != table)) {
+        prepared->fp = sg_fingerprint_of(&table->secret, prepared->key.data, prepared->key.length);
+        prepared->table = table;
+    }
+    return prepared->fp;
+}
+
+/* ---- cost.c */
+
+/* One cost: TypeError unless an int (a bool is none), ValueError outside 0 to 2**40. */
+int sgpy_cost_one(PyObject *object, uint64_t *cost);
+
+/* A row of SG_QUOTAS_MAX costs of an int, or of a mapping by the names of `quotas`, a
+ * tuple of Quota or None; NULL stands for 1. May run Python code. */
+int sgpy_cost_row(const sgpy_state *st, PyObject *object, PyObject *quotas, uint64_t *row);
+
+extern const uint64_t sgpy_ones[SG_QUOTAS_MAX];
+
+/* Seconds to ticks: ValueError unless 0 < seconds <= 10 years. `what` names it. */
+int sgpy_seconds(PyObject *object, const char *what, sg_ticks *ticks);
+
+/* ---- decision.c */
+
+enum {
+    SGPY_ALLOWED = 1,
+    SGPY_DEGRADED = 2,
+    SGPY_SHADOW = 4,
+    SGPY_MADE = 8,      /* by the constructor: the fields are as given */
+    SGPY_UNLIMITED = 16 /* nothing is limited */
+};
+
+/* Raw as the core gave it; the getters convert. No GC: it refers to a Quota alone. */
+struct sgpy_decision {
+    PyObject_HEAD
+    sgpy_state *state; /* lives while the type does, which this object holds */
+    PyObject *quota;   /* the very object, or NULL; links the free list */
+    unsigned flags;
+    uint64_t level; /* made: what remains */
+    union {
+        sg_ticks ticks;
+        double seconds; /* made */
+    } retry, reset;
+    uint64_t limit; /* made */
+};
+
+int sgpy_decision_init_type(PyObject *module, sgpy_state *st);
+void sgpy_decision_free_all(sgpy_state *st);
+
+/* Ticks to seconds, rounded up to whole nanoseconds and so that no rounding of the float
+ * is below them; SG_NEVER is inf. */
+double sgpy_seconds_of(sg_ticks ticks);
+
+/* A decision of raw values; quota may be NULL. Runs no Python code. */
+PyObject *sgpy_decision_new(sgpy_state *st, unsigned flags, PyObject *quota, uint64_t level,
+                            sg_ticks retry, sg_ticks reset);
+
+/* ---- limiter.c */
+
+typedef struct {
+    PyObject_HEAD
+    sgpy_state *state;
+    sgpy_table *table;  /* NULL until __init__, and after tp_clear */
+    PyObject *quotas;   /* tuple of count Quota or None */
+    unsigned count;
+    bool shadow;
+    bool enabled;
+    uint64_t version;   /* changes with table, quotas */
+    PyObject *hot_key;  /* the last str that was hashed, held, and what it came to */
+    sg_fingerprint hot_fp;
+    sg_quota rows[SG_QUOTAS_MAX];
+    PyObject *weakrefs;
+} sgpy_limiter;
+
+int sgpy_limiter_init_type(PyObject *module, sgpy_state *st);
+static inline bool sgpy_is_limiter(const sgpy_state *st, PyObject *object) {
+    return PyObject_TypeCheck(object, st->Limiter_Type) != 0;
+}
+
+/* The numbers of one call: the limiter's own, or those of quotas=. */
+typedef struct {
+    const sg_quota *rows;
+    PyObject *quotas; /* tuple of the objects; borrowed */
+} sgpy_numbers;
+
+/* ---- hit.c */
+
+/* What a charge came to, without an object made of it. */
+typedef struct {
+    sg_decision decision;
+    unsigned flags; /* of sgpy_decision */
+} sgpy_outcome;
+
+/* Charges and counts. Runs no Python code. `name`, `length` are the key's bytes (for
+ * top-k); `costs` has one cost a quota. Where the table is full its on_full decides (the
+ * outcome is degraded). Returns -1 with an exception: MemoryError, StoreFullError. */
+int sgpy_charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp,
+                const char *name, size_t length, const uint64_t *costs, sg_ticks now,
+                sgpy_outcome *out);
+
+/* The Decision of an outcome; `quotas` is the tuple whose numbers were used. */
+PyObject *sgpy_outcome_decision(sgpy_state *st, PyObject *quotas, const sgpy_outcome *outcome);
+
+/* Tells the observer of testing.record, if there is one, and passes `decision` on (steals
+ * it): NULL with an exception if the observer fails. */
+PyObject *sgpy_observed(sgpy_limiter *limiter, PyObject *key, PyObject *decision);
+
+/* The whole of a hit by a key object: cost and quotas may be NULL. Returns a Decision. */
+PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas);
+
+/* The same by a prepared key. */
+PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyObject *cost);
+
+/* ---- awaitable.c */
+
+/* What an awaitable runs when it is first sent None. Returns a new reference, the result;
+ * or sets *delegate to a new reference of an awaitable and returns NULL without an
+ * exception: the rest is as `return await delegate`; or returns NULL with an exception.
+ * The arguments are held for the call; a, b, c are as given, NULL included. */
+typedef PyObject *(*sgpy_call_fn)(sgpy_state *st, PyObject *self, PyObject *a, PyObject *b,
+                                  PyObject *c, PyObject **delegate);
+
+typedef struct {
+    sgpy_call_fn run;
+    const char *name;     /* "hit" */
+    const char *qualname; /* "Limiter.hit" */
+} sgpy_call_kind;
+
+/* A coroutine object in C. `kind` must be static; takes its own references. */
+PyObject *sgpy_call_new(sgpy_state *st, const sgpy_call_kind *kind, PyObject *self,
+                        PyObject *a, PyObject *b, PyObject *c);
+int sgpy_call_init_type(PyObject *module, sgpy_state *st);
+void sgpy_call_free_all(sgpy_state *st);
+
+/* ---- the other types, each in its file */
+
+int sgpy_handle_init_type(PyObject *module, sgpy_state *st);
+int sgpy_receipt_init_type(PyObject *module, sgpy_state *st);
+int sgpy_slots_init_types(PyObject *module, sgpy_state *st);
+int sgpy_connections_init(PyObject *module, sgpy_state *st);
+
+PyObject *sgpy_handle_new(sgpy_limiter *limiter, PyObject *key);
+PyObject *sgpy_receipt_new(sgpy_limiter *limiter, sgpy_table *table, PyObject *quotas,
+                           const sg_quota *rows, const sg_receipt *receipt);
+/* hitall.c: module function */
+PyObject *sgpy_hit_all_nowait(PyObject *module, PyObject *triples);
+
+/* Makes a heap type of `spec`, keeps it in *slot and adds it to the module. */
+int sgpy_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, bool exported);
+
+/* ---- the clock, read where it is cheap */
+
+#include <time.h>
+
+static inline int64_t sgpy_monotonic_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static inline int sgpy_table_now(sgpy_table *table, sg_ticks *now) {
+    if (SG_LIKELY(table->clock == NULL)) {
+        /* From the table's birth and a second on, so that no time is 0. */
+        *now = (uint64_t)(sgpy_monotonic_ns() - table->origin_ns + 1000000000) * SG_TICKS_PER_NS;
+        return 0;
+    }
+    return sgpy_table_now_slow(table, now);
+}
+
+#endif
