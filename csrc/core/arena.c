@@ -1,0 +1,37 @@
+#include "arena.h"
+
+#include <stdlib.h>
+
+static void *system_alloc(void *context, size_t size) {
+    (void)context;
+    return calloc(1, size);
+}
+
+static void system_free(void *context, void *memory, size_t size) {
+    (void)context;
+    (void)size;
+    free(memory);
+}
+
+const sg_allocator sg_malloc_allocator = {.alloc = system_alloc, .free = system_free};
+
+void sg_arena_init(sg_arena *arena, const sg_allocator *allocator, uint64_t max_bytes) {
+    *arena = (sg_arena){.allocator = *allocator, .max_bytes = max_bytes};
+}
+
+sg_ref sg_arena_alloc(sg_arena *arena, size_t size) {
+    if (!sg_arena_has_room(arena, size))
+        return 0;
+    void *memory = arena->allocator.alloc(arena->allocator.context, size);
+    if (memory == NULL)
+        return 0;
+    arena->bytes += size;
+    return (sg_ref)(uintptr_t)memory;
+}
+
+void sg_arena_free(sg_arena *arena, sg_ref ref, size_t size) {
+    if (ref == 0)
+        return;
+    arena->bytes -= size;
+    arena->allocator.free(arena->allocator.context, sg_arena_at(arena, ref), size);
+}

@@ -1,0 +1,142 @@
+#include "log.h"
+
+#define SPANS 255u
+
+/* floor(at * 255 / period). Split at the period, so that 64 bits hold it for all periods
+ * below 52 days. */
+static uint64_t span_of(sg_ticks at, sg_ticks period) {
+    uint64_t periods = at / period, rest = at % period;
+    if (SG_LIKELY(period < UINT64_C(1) << 56))
+        return periods * SPANS + rest * SPANS / period;
+    return periods * SPANS + sg_muldiv(rest, SPANS, period);
+}
+
+static inline sg_log_entry *entry(sg_log *log, unsigned i) {
+    return &log->entries[(log->head + i) & (log->capacity - 1u)];
+}
+
+void sg_log_init(sg_log *log, unsigned capacity) {
+    *log = (sg_log){.capacity = (uint16_t)capacity};
+}
+
+void sg_log_copy(sg_log *to, const sg_log *from) {
+    for (unsigned i = 0; i < from->length; i++)
+        to->entries[i] = *sg_log_at(from, i);
+    to->head = 0;
+    to->length = from->length;
+    to->merged = from->merged;
+    to->total = from->total;
+}
+
+static void drop_oldest(sg_log *log) {
+    log->total -= entry(log, 0)->count;
+    log->head = (uint16_t)((log->head + 1u) & (log->capacity - 1u));
+    log->length--;
+    if (log->merged > 0)
+        log->merged--;
+}
+
+void sg_log_expire(sg_log *log, sg_ticks now, sg_ticks period) {
+    for (unsigned i = log->length; i > 0 && entry(log, i - 1)->at > now; i--) {
+        entry(log, i - 1)->at = now;
+        /* what was cut to one time shares a span */
+        log->merged = (uint16_t)sg_min(log->merged, i - 1);
+    }
+    while (log->length > 0 && now - entry(log, 0)->at >= period)
+        drop_oldest(log);
+}
+
+/* Joins the entries of one span from the first that may not be merged yet. */
+static void merge(sg_log *log, sg_ticks period) {
+    unsigned to = log->merged > 0 ? log->merged - 1u : 0, from = to + 1;
+    uint64_t span = span_of(entry(log, to)->at, period);
+    for (; from < log->length; from++) {
+        sg_log_entry *e = entry(log, from);
+        uint64_t next = span_of(e->at, period);
+        if (next == span) {
+            entry(log, to)->count += e->count;
+            entry(log, to)->at = e->at;
+        } else {
+            *entry(log, ++to) = *e;
+            span = next;
+        }
+    }
+    log->length = (uint16_t)(to + 1);
+    log->merged = log->length;
+}
+
+void sg_log_add(sg_log *log, sg_ticks now, sg_ticks period, uint64_t count) {
+    if (count == 0)
+        return;
+    log->total += count;
+    if (log->length == log->capacity) {
+        sg_log_entry *last = entry(log, log->length - 1u);
+        if (span_of(last->at, period) == span_of(now, period)) {
+            last->at = now;
+            last->count += count;
+            return;
+        }
+        merge(log, period);
+        if (log->length == log->capacity) {
+            /* The period changed since the last merge: its spans were other ones. */
+            log->merged = 0;
+            merge(log, period);
+        }
+        if (log->length == log->capacity) { /* unreachable: see the header */
+            last = entry(log, log->length - 1u);
+            last->at = now;
+            last->count += count;
+            return;
+        }
+    }
+    *entry(log, log->length) = (sg_log_entry){.at = now, .count = count};
+    log->length++;
+}
+
+/* Entries that a refund emptied count for nothing; at the end they would only make the
+ * log look used for longer. */
+static void trim(sg_log *log) {
+    while (log->length > 0 && entry(log, log->length - 1u)->count == 0)
+        log->length--;
+    log->merged = (uint16_t)sg_min(log->merged, log->length);
+}
+
+uint64_t sg_log_take_newest(sg_log *log, uint64_t units) {
+    uint64_t left = units;
+    while (left > 0 && log->length > 0) {
+        sg_log_entry *e = entry(log, log->length - 1u);
+        uint64_t taken = sg_min(e->count, left);
+        e->count -= taken;
+        log->total -= taken;
+        left -= taken;
+        trim(log);
+    }
+    return units - left;
+}
+
+uint64_t sg_log_take_at(sg_log *log, sg_ticks now, sg_ticks period, sg_ticks at, uint64_t units) {
+    at = sg_min(at, now); /* as sg_log_expire cut the entry */
+    if (now - at >= period)
+        return 0;
+    unsigned low = 0, high = log->length; /* the first entry not before `at` */
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        if (entry(log, middle)->at < at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    uint64_t left = units;
+    /* Entries of the same time are the same to a refund. */
+    for (; low < log->length && left > 0; low++) {
+        sg_log_entry *e = entry(log, low);
+        uint64_t taken = sg_min(e->count, left);
+        e->count -= taken;
+        log->total -= taken;
+        left -= taken;
+        if (e->at != at)
+            break;
+    }
+    trim(log);
+    return units - left;
+}

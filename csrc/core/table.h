@@ -1,0 +1,127 @@
+/* Fingerprint to the state of a key: the memory of one limiter.
+ *
+ * Cells lie densely in small segments, each with a row of one-byte tags in front that is
+ * searched sixteen at a time. Segments are addressed by linear hashing (W. Litwin, 1980):
+ * when their mean load passes a bound, the next one in turn is split, alone, so growth
+ * never stops the world. A segment grows by a few cells at a time, so little is unused.
+ *
+ * A cell whose state counts for nothing is free: expiry needs no timer. Each insert also
+ * sweeps a little, so that memory returns after a flood.
+ *
+ * Not safe for use by several threads at once; the caller holds a lock (or the GIL). A
+ * cell pointer is good until the next call that inserts. */
+#ifndef SG_TABLE_H
+#define SG_TABLE_H
+
+#include "arena.h"
+#include "decide.h"
+#include "fingerprint.h"
+#include "quota.h"
+#include "sg.h"
+
+#define SG_TABLE_CHUNKS 32u
+
+/* What a cell holds: the algorithms of its quotas, or one count of slots. */
+typedef struct {
+    uint8_t quotas;                     /* how many; 0: a table of slots */
+    uint8_t algorithm[SG_QUOTAS_MAX];
+    uint8_t offset[SG_QUOTAS_MAX];      /* of each state, in words from words[0] */
+    uint8_t words;                      /* of all states */
+    bool logs;                          /* whether one is a sliding log */
+} sg_layout;
+
+/* Flags in the low byte of a cell's `hi`. */
+#define SG_CELL_MARKED 1u /* words[0] names an sg_record */
+
+typedef struct {
+    uint64_t lo, hi;
+    uint64_t words[];
+} sg_cell;
+
+/* What only few keys have: a ban, open reservations. It keeps the cell from eviction,
+ * and the word whose place it took. */
+typedef struct {
+    uint64_t word;         /* the cell's words[0] */
+    sg_ticks ban_until;    /* 0: none */
+    sg_ticks ban_length;   /* a clock that steps back makes no ban longer than it was */
+    sg_ticks pinned_until; /* when the last open reservation lapses */
+    uint64_t generation;   /* of its reservations; a reset makes old ones void */
+    uint64_t open;         /* reservations */
+} sg_record;
+
+typedef struct sg_table sg_table;
+
+struct sg_table {
+    sg_arena arena;
+    sg_layout layout;
+    sg_quota quotas[SG_QUOTAS_MAX]; /* the numbers by which expiry and eviction go */
+    uint64_t max_keys;
+    uint64_t keys;       /* cells in use */
+    uint64_t marked;     /* cells with a record */
+    uint64_t evictions;  /* of live state */
+    uint64_t generation; /* the last given to a record */
+    uint64_t inserts;
+    /* linear hashing: 2**level + split segments; chunk c > 0 has the refs of segments
+     * 2**(c-1) to 2**c - 1, chunk 0 that of segment 0 */
+    sg_ref *chunks[SG_TABLE_CHUNKS];
+    uint32_t level;
+    uint32_t split;
+    uint64_t sweep; /* the segment that the next sweep looks at */
+    sg_ref first;   /* chunk 0; so a table must not be moved */
+};
+
+/* algorithms: `count` of them; 0 of them makes a table of slots. Returns SG_OK or
+ * SG_NO_MEMORY (then there is nothing to free). max_bytes 0: no bound. */
+sg_status sg_table_init(sg_table *table, const sg_allocator *allocator, unsigned count,
+                        const uint8_t *algorithms, uint64_t max_keys, uint64_t max_bytes);
+void sg_table_free(sg_table *table);
+
+/* Tells the table of numbers in use, by which it expires and evicts: of several for one
+ * quota the longest period counts, so that nothing is dropped that may still count. */
+void sg_table_know(sg_table *table, const sg_quota *quotas);
+
+void sg_table_clear(sg_table *table);
+
+/* The cell of a fingerprint, or NULL. */
+sg_cell *sg_table_find(sg_table *table, sg_fingerprint fp);
+
+/* A new cell of zeros for a fingerprint that is not there. In a full table it takes the
+ * place, within the segment it hashes to, of expired state, else of the live state with
+ * the smallest used share, of these the nearest to expiry; never of a marked cell. */
+sg_status sg_table_insert(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell **out);
+
+/* Evicts until `size` more bytes fit the table's bound, but never the cell of `fp` itself.
+ * SG_FULL if nothing more may be evicted. Cells move. */
+sg_status sg_table_make_room(sg_table *table, sg_fingerprint fp, size_t size, sg_ticks now);
+
+/* Forgets a cell, its logs and its record. */
+void sg_table_remove(sg_table *table, sg_cell *cell);
+
+/* The state of quota i, wherever its words are. Copy out, copy back. */
+sg_state sg_cell_state(const sg_table *table, const sg_cell *cell, unsigned i);
+void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i, const sg_state *state);
+sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell); /* or NULL */
+
+/* The log of quota i, whose state this is; NULL where it keeps none. */
+static inline sg_log *sg_state_log(const sg_table *table, unsigned i, const sg_state *state) {
+    return table->layout.algorithm[i] == SG_SLIDING_LOG
+               ? sg_arena_at(&table->arena, state->log.log) : NULL;
+}
+
+/* The cell's record, made where there is none. */
+sg_status sg_cell_mark(sg_table *table, sg_cell *cell, sg_record **out);
+
+/* Drops the record where neither ban nor reservation is left in it. */
+void sg_cell_tidy(sg_table *table, sg_cell *cell, sg_ticks now);
+
+/* Whether nothing in the cell counts at `now`. */
+bool sg_cell_expired(const sg_table *table, const sg_cell *cell, sg_ticks now);
+
+/* Calls `visit` with each cell; `visit` may change states but neither insert nor remove. */
+void sg_table_each(sg_table *table, void (*visit)(void *context, sg_table *, sg_cell *),
+                   void *context);
+
+/* Bytes that the table takes from its allocator. */
+uint64_t sg_table_bytes(const sg_table *table);
+
+#endif

@@ -1,0 +1,101 @@
+#include "topk.h"
+
+#include <string.h>
+
+#define TABLE_BYTES (SG_TOPK_BUCKETS * sizeof(sg_topk_entry))
+#define HALF_LIFE (60 * SG_TICKS_PER_SECOND)
+
+void sg_topk_init(sg_topk *topk, uint64_t seed) {
+    *topk = (sg_topk){.random = seed | 1};
+}
+
+void sg_topk_free(sg_topk *topk, sg_arena *arena) {
+    sg_arena_free(arena, (sg_ref)(uintptr_t)topk->entries, TABLE_BYTES);
+    topk->entries = NULL;
+}
+
+/* xorshift64* (S. Vigna, "An experimental exploration of Marsaglia's xorshift generators,
+ * scrambled", 2016). */
+static uint64_t next_random(sg_topk *topk) {
+    uint64_t x = topk->random;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    topk->random = x;
+    return x * UINT64_C(0x2545F4914F6CDD1D);
+}
+
+/* True with probability 1.08 ** -count, the decay that the paper uses. */
+static bool wears(sg_topk *topk, uint64_t count) {
+    if (count > 256) /* 3 in a billion */
+        return false;
+    double chance = 1.0;
+    for (uint64_t i = count; i > 0; i--)
+        chance /= 1.08;
+    return (double)(next_random(topk) >> 11) < chance * 9007199254740992.0;
+}
+
+static void halve(sg_topk *topk, sg_ticks now) {
+    for (unsigned i = 0; i < SG_TOPK_BUCKETS; i++) {
+        sg_topk_entry *e = &topk->entries[i];
+        e->count /= 2;
+        if (e->count == 0)
+            e->fingerprint = 0;
+    }
+    topk->halved = now;
+}
+
+static void take(sg_topk_entry *e, uint64_t id, const char *name, size_t length) {
+    size_t kept = sg_min(length, SG_TOPK_NAME);
+    e->fingerprint = id;
+    e->count = 1;
+    e->name_length = (uint8_t)kept;
+    e->cut = length > kept;
+    if (kept > 0)
+        memcpy(e->name, name, kept);
+}
+
+void sg_topk_add(sg_topk *topk, sg_arena *arena, sg_fingerprint fp, const char *name,
+                 size_t length, sg_ticks now) {
+    if (SG_UNLIKELY(topk->entries == NULL)) {
+        if (topk->failed)
+            return;
+        topk->entries = sg_arena_at(arena, sg_arena_alloc(arena, TABLE_BYTES));
+        topk->halved = now;
+        if (topk->entries == NULL) {
+            topk->failed = true;
+            return;
+        }
+    }
+    if (SG_UNLIKELY(sg_ahead(now, topk->halved) >= HALF_LIFE))
+        halve(topk, now);
+    uint64_t id = fp.lo | 1;
+    sg_topk_entry *e = &topk->entries[(fp.hi >> 32) % SG_TOPK_BUCKETS];
+    if (e->fingerprint == id)
+        e->count++;
+    else if (e->fingerprint == 0)
+        take(e, id, name, length);
+    else if (wears(topk, e->count) && --e->count == 0)
+        take(e, id, name, length);
+}
+
+size_t sg_topk_list(const sg_topk *topk, sg_topk_entry *out, size_t most) {
+    size_t found = 0;
+    if (topk->entries == NULL || most == 0)
+        return 0;
+    for (unsigned i = 0; i < SG_TOPK_BUCKETS; i++) {
+        const sg_topk_entry *e = &topk->entries[i];
+        if (e->fingerprint == 0)
+            continue;
+        size_t at = found;
+        while (at > 0 && out[at - 1].count < e->count)
+            at--;
+        if (at == most)
+            continue;
+        size_t kept = found < most ? found : most - 1;
+        memmove(&out[at + 1], &out[at], (kept - at) * sizeof *out);
+        out[at] = *e;
+        found = kept + 1;
+    }
+    return found;
+}

@@ -1,0 +1,245 @@
+"""The C extension. Its types are thin: the rule is in csrc/core, the policy in Python."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, final
+
+Key = str | bytes
+Cost = int | Mapping[str, int]
+Algorithm = Literal["gcra", "fixed-window", "sliding-window", "sliding-log"]
+
+COST_MAX: int
+LIMIT_MAX: int
+QUOTAS_MAX: int
+
+class Quota:
+    """Limit, period, burst and algorithm of one quota, checked. Immutable, hashable.
+
+    `sluicegate.Quota` subclasses it to add `parse`."""
+
+    __match_args__: ClassVar[tuple[str, ...]]  # ("limit", "period", "burst", "algorithm", "name", "shadow")
+    def __new__(
+        cls,
+        limit: int,
+        period: float,
+        *,
+        burst: int | None = None,
+        algorithm: str = "gcra",
+        name: str | None = None,
+        shadow: bool = False,
+    ) -> Quota: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def period(self) -> float: ...  # seconds
+    @property
+    def burst(self) -> int: ...  # equal to limit unless given
+    @property
+    def algorithm(self) -> Algorithm: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def shadow(self) -> bool: ...
+
+@final
+class Decision:
+    """Immutable; made by limiters. True when allowed."""
+
+    __match_args__: ClassVar[tuple[str, ...]]  # ("allowed", "limit", "remaining", "retry_after", "reset_after", "quota", "degraded", "shadow")
+    def __new__(
+        cls,
+        allowed: bool,
+        *,
+        quota: Quota | None = None,
+        limit: int | None = None,
+        remaining: int = 0,
+        retry_after: float = 0.0,
+        reset_after: float = 0.0,
+        degraded: bool = False,
+        shadow: bool = False,
+    ) -> Decision: ...  # for failure policies and tests; limiters make theirs in C
+    def __bool__(self) -> bool: ...
+    @property
+    def allowed(self) -> bool: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def remaining(self) -> int: ...
+    @property
+    def retry_after(self) -> float: ...  # seconds; 0.0 if allowed; inf if never
+    @property
+    def reset_after(self) -> float: ...  # seconds
+    @property
+    def quota(self) -> Quota | None: ...  # None under a ban, or where nothing is limited
+    @property
+    def degraded(self) -> bool: ...
+    @property
+    def shadow(self) -> bool: ...
+    def as_dict(self) -> dict[str, Any]: ...  # retry_after None for inf; quota by its name
+    def headers(self, style: Literal["ietf", "x"] = "ietf") -> dict[str, str]: ...  # by sluicegate.headers
+
+class Clock:
+    """A clock that stands until it is advanced: int64 nanoseconds that C reads directly.
+    `sluicegate.testing.Clock` subclasses it."""
+
+    def __init__(self, start: float = 0.0) -> None: ...
+    def time(self) -> float: ...  # seconds
+    @property
+    def ns(self) -> int: ...
+    @ns.setter
+    def ns(self, value: int) -> None: ...
+
+@final
+class Table:
+    """The state of one limiter name in one store (csrc/core/table)."""
+
+    def __new__(
+        cls,
+        algorithms: Sequence[str],  # one a quota; empty: a table of concurrency slots
+        *,
+        max_keys: int = 1_000_000,
+        max_bytes: int | None = None,
+        on_full: Literal["deny", "allow", "raise"] = "deny",
+        clock: Clock | Callable[[], float] | None = None,  # None: CLOCK_MONOTONIC
+        secret: bytes | None = None,  # 16 bytes; None: from the operating system
+    ) -> Table: ...
+    @property
+    def algorithms(self) -> tuple[str, ...]: ...
+    @property
+    def keys(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    def now(self) -> float: ...  # the clock of this table, in seconds
+    def clear(self) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+    # admitted, refused, shadow_refused, banned (refusals by a ban, also in refused),
+    # evictions, full (decisions by on_full), keys, bytes
+    def top(self, count: int = 10, *, refused: bool = False) -> list[tuple[bytes, bool, int]]: ...
+    # heaviest first: the first 64 bytes of the key, whether it was cut, an estimate of events
+
+class Limiter:
+    """Quotas over a table. The `_nowait` methods decide at once, in C."""
+
+    def __init__(
+        self,
+        table: Table,
+        quotas: Sequence[Quota | None],  # None: that place is unlimited
+        *,
+        shadow: bool = False,
+        enabled: bool = True,
+    ) -> None: ...
+    @property
+    def quotas(self) -> tuple[Quota | None, ...]: ...
+    @property
+    def table(self) -> Table: ...
+    @property
+    def shadow(self) -> bool: ...
+    @property
+    def enabled(self) -> bool: ...
+    @enabled.setter
+    def enabled(self, value: bool) -> None: ...
+    def _rebind(self, table: Table, quotas: Sequence[Quota | None]) -> None: ...  # update(), testing.override
+    def hit_nowait(self, key: Key, cost: Cost = 1, *, quotas: Sequence[Quota | None] | None = None) -> Decision: ...
+    def hit_awaitable(self, key: Key, cost: Cost = 1, *, quotas: Sequence[Quota | None] | None = None) -> Awaitable[Decision]: ...
+    # a coroutine object in C (registered as collections.abc.Coroutine): decides when first awaited
+    def peek_nowait(self, key: Key, cost: Cost = 1) -> Decision: ...
+    def hit_many_nowait(self, pairs: Iterable[tuple[Key, Cost]]) -> list[Decision]: ...
+    def project_nowait(self, key: Key, costs: Sequence[Cost]) -> float: ...  # seconds until the last is admitted; inf
+    def penalize_nowait(self, key: Key, cost: Cost = 1) -> None: ...
+    def reward_nowait(self, key: Key, cost: Cost = 1) -> None: ...
+    def reset_nowait(self, key: Key) -> None: ...
+    def ban_nowait(self, key: Key, seconds: float) -> None: ...
+    def unban_nowait(self, key: Key) -> None: ...
+    def reserve_nowait(self, key: Key, cost: Cost = 1, ttl: float = 60.0) -> tuple[Decision, Receipt | None]: ...
+    def bind(self, key: Key) -> Handle: ...
+
+@final
+class Handle:
+    """A limiter and a key whose fingerprint is made."""
+
+    @property
+    def key(self) -> Key: ...
+    @property
+    def limiter(self) -> Limiter: ...
+    def hit_nowait(self, cost: Cost = 1) -> Decision: ...
+    def hit_awaitable(self, cost: Cost = 1) -> Awaitable[Decision]: ...
+    def peek_nowait(self, cost: Cost = 1) -> Decision: ...
+
+@final
+class Receipt:
+    """An open reservation. Settling twice is harmless; after its ttl nothing comes back."""
+
+    @property
+    def open(self) -> bool: ...
+    @property
+    def reserved(self) -> tuple[int, ...]: ...
+    def settle_nowait(self, actual: Cost) -> None: ...  # 0: cancel
+
+@final
+class Slots:
+    """Concurrency slots over a Table made with no algorithms."""
+
+    def __new__(cls, table: Table, limit: int) -> Slots: ...
+    @property
+    def limit(self) -> int: ...
+    def acquire_nowait(self, key: Key, limit: int | None = None) -> Slot | None: ...
+    def count_nowait(self, key: Key) -> int: ...
+
+@final
+class Slot:
+    """One held slot; given back by release, or when it is forgotten (with a ResourceWarning)."""
+
+    @property
+    def key(self) -> Key: ...
+    @property
+    def held(self) -> bool: ...
+    def release_nowait(self) -> bool: ...  # whether it was held
+
+class ConnectionInfo:
+    """A live connection: its counters and its prepared key. See sluicegate.websocket."""
+
+    connection_id: str | None
+    client_id: str
+    connected_at: float
+    message_count: int
+    bytes_sent: int
+    last_message_time: float | None
+    metadata: dict[str, Any]
+    def __init__(
+        self,
+        connection_id: str | None = None,
+        client_id: str | None = None,
+        connected_at: float | None = None,
+        message_count: int = 0,
+        bytes_sent: int = 0,
+        last_message_time: float | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None: ...
+
+class Connections:
+    """connection id to ConnectionInfo, and the message check over them in one C call.
+    sluicegate.websocket.WebSocketRateLimiter subclasses it."""
+
+    total_messages: int
+    total_bytes: int
+    def _add(
+        self, connection_id: Any, info: ConnectionInfo, limiter: Limiter | None,
+        messages: int, bytes: int, max_message_size: int | None,
+    ) -> None: ...
+    # messages, bytes: the index of that quota in the limiter, -1 for none
+    def _remove(self, connection_id: Any) -> ConnectionInfo | None: ...
+    def _get(self, connection_id: Any) -> ConnectionInfo | None: ...
+    def _check(self, connection_id: Any, message_size: int) -> Any: ...
+    # a result dict, or (info | None, reason, decision | None) that Python makes one of
+    def check_message_awaitable(self, connection_id: Any, message_size: int) -> Awaitable[dict[str, Any]]: ...
+    # calls _check when awaited; where that is a tuple it awaits self._refused(*tuple)
+    def _refused(self, info: ConnectionInfo | None, reason: str, decision: Decision | None) -> Awaitable[dict[str, Any]]: ...
+
+def hit_all_nowait(triples: Sequence[tuple[Limiter, Key, Cost]]) -> tuple[Decision, int]: ...
+# all or none: the binding decision, and the index of its triple
+
+def set_observer(observer: Callable[[Limiter, Key, Decision], None] | None) -> None: ...
+# called after each decision of any limiter (testing.record)
+
+def fingerprint(secret: bytes, key: Key) -> bytes: ...  # 16 bytes, SipHash-1-3-128
+
+class StoreFullError(Exception): ...
