@@ -1,0 +1,84 @@
+#include "segment.h"
+
+typedef struct {
+    double share;    /* the largest used share among its quotas */
+    sg_ticks expiry; /* ticks until all of it counts for nothing */
+} weight;
+
+static weight weigh(const sg_table *table, const sg_cell *cell, sg_ticks now) {
+    weight w = {0, 0};
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        const sg_quota *q = &table->quotas[i];
+        if (q->unlimited)
+            continue;
+        sg_state state = sg_cell_state(table, cell, i), next;
+        sg_verdict v = sg_decide(q, &state, sg_state_log(table, i, &state), now, 0, &next);
+        double share = (double)v.level / (double)q->capacity;
+        if (share > w.share)
+            w.share = share;
+        w.expiry = sg_max(w.expiry, v.reset);
+    }
+    return w;
+}
+
+bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept,
+                       sg_ticks now) {
+    sg_segment *s = sg_segment_at(table, place);
+    if (s == NULL)
+        return false;
+    bool found = false, expired = false;
+    uint32_t victim = 0;
+    weight least = {0, 0};
+    for (uint32_t i = 0; i < s->used;) {
+        sg_cell *cell = sg_cell_at(table, s, i);
+        if ((kept != NULL && sg_is_cell_of(cell, *kept)) || sg_cell_stays(table, cell, now)) {
+            i++;
+        } else if (sg_cell_expired(table, cell, now)) {
+            sg_remove_at(table, s, i);
+            expired = true;
+        } else {
+            weight w = weigh(table, cell, now);
+            if (!found || w.share < least.share ||
+                (w.share == least.share && w.expiry < least.expiry)) {
+                found = true;
+                least = w;
+                victim = i;
+            }
+            i++;
+        }
+    }
+    if (expired)
+        return true;
+    if (found) {
+        sg_remove_at(table, s, victim);
+        table->evictions++;
+    }
+    return found;
+}
+
+bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, sg_ticks now) {
+    uint64_t count = sg_segments(table);
+    if (table->marked >= table->keys) {
+        /* Each cell looks as if it had to stay: do not search them all for one that no
+         * longer does, at every event of a flood. The sweep comes by. */
+        sg_sweep_next(table, now);
+        count = 1;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t at = place + i < count ? place + i : place + i - count;
+        if (sg_evict_from(table, at, kept, now)) {
+            if (at != place)
+                sg_shrink(table, at);
+            return true;
+        }
+    }
+    return false;
+}
+
+sg_status sg_table_make_room(sg_table *table, sg_fingerprint fp, size_t size, sg_ticks now) {
+    while (!sg_arena_has_room(&table->arena, size)) {
+        if (!sg_evict(table, sg_place_of(table, fp.lo), &fp, now))
+            return SG_FULL;
+    }
+    return SG_OK;
+}

@@ -1,0 +1,156 @@
+#include "segment.h"
+
+#include <string.h>
+
+sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell) {
+    return (cell->hi & SG_CELL_MARKED) ? sg_arena_at(&table->arena, cell->words[0]) : NULL;
+}
+
+sg_state sg_cell_state(const sg_table *table, const sg_cell *cell, unsigned i) {
+    sg_state state = {{0, 0, 0}};
+    unsigned offset = table->layout.offset[i];
+    memcpy(state.words, cell->words + offset,
+           sg_state_words(table->layout.algorithm[i]) * sizeof(uint64_t));
+    if (offset == 0 && (cell->hi & SG_CELL_MARKED))
+        state.words[0] = sg_cell_record(table, cell)->word;
+    return state;
+}
+
+void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i, const sg_state *state) {
+    unsigned offset = table->layout.offset[i], from = 0;
+    if (offset == 0 && (cell->hi & SG_CELL_MARKED)) {
+        sg_cell_record(table, cell)->word = state->words[0];
+        from = 1;
+    }
+    for (unsigned w = from; w < sg_state_words(table->layout.algorithm[i]); w++)
+        cell->words[offset + w] = state->words[w];
+}
+
+sg_status sg_cell_mark(sg_table *table, sg_cell *cell, sg_record **out) {
+    *out = sg_cell_record(table, cell);
+    if (*out != NULL)
+        return SG_OK;
+    sg_ref ref = sg_arena_alloc(&table->arena, sizeof(sg_record));
+    if (ref == 0)
+        return sg_arena_has_room(&table->arena, sizeof(sg_record)) ? SG_NO_MEMORY : SG_FULL;
+    sg_record *record = sg_arena_at(&table->arena, ref);
+    record->word = cell->words[0];
+    cell->words[0] = ref;
+    cell->hi |= SG_CELL_MARKED;
+    table->marked++;
+    *out = record;
+    return SG_OK;
+}
+
+static void unmark(sg_table *table, sg_cell *cell, sg_record *record) {
+    uint64_t word = record->word;
+    sg_arena_free(&table->arena, cell->words[0], sizeof *record);
+    cell->words[0] = word;
+    cell->hi &= ~(uint64_t)SG_CELL_MARKED;
+    table->marked--;
+}
+
+static bool record_counts(sg_record *record, sg_ticks now) {
+    record->ban_until = sg_min(record->ban_until, now + record->ban_length);
+    return record->ban_until > now || (record->open > 0 && record->pinned_until > now);
+}
+
+void sg_cell_tidy(sg_table *table, sg_cell *cell, sg_ticks now) {
+    sg_record *record = sg_cell_record(table, cell);
+    if (record != NULL && !record_counts(record, now))
+        unmark(table, cell, record);
+}
+
+bool sg_cell_stays(const sg_table *table, const sg_cell *cell, sg_ticks now) {
+    if (table->layout.quotas == 0)
+        return cell->words[0] > 0;
+    sg_record *record = sg_cell_record(table, cell);
+    return record != NULL && record_counts(record, now);
+}
+
+bool sg_cell_expired(const sg_table *table, const sg_cell *cell, sg_ticks now) {
+    if (sg_cell_stays(table, cell, now))
+        return false;
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        sg_state state = sg_cell_state(table, cell, i);
+        if (!sg_expired(&table->quotas[i], &state, sg_state_log(table, i, &state), now))
+            return false;
+    }
+    return true;
+}
+
+static void release(sg_table *table, sg_cell *cell) {
+    sg_record *record = sg_cell_record(table, cell);
+    if (record != NULL)
+        unmark(table, cell, record);
+    if (!table->layout.logs)
+        return;
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        sg_state state = sg_cell_state(table, cell, i);
+        const sg_log *log = sg_state_log(table, i, &state);
+        if (log != NULL)
+            sg_arena_free(&table->arena, state.log.log, sg_log_bytes(log->capacity));
+    }
+}
+
+void sg_remove_at(sg_table *table, sg_segment *s, uint32_t i) {
+    release(table, sg_cell_at(table, s, i));
+    uint32_t last = --s->used;
+    if (i != last) {
+        s->tags[i] = s->tags[last];
+        memcpy(sg_cell_at(table, s, i), sg_cell_at(table, s, last), sg_cell_bytes(table));
+    }
+    table->keys--;
+}
+
+bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity) {
+    sg_segment *old = sg_arena_at(&table->arena, *ref);
+    if (capacity == 0) {
+        if (old != NULL)
+            sg_arena_free(&table->arena, *ref, sg_segment_bytes(table, old->capacity));
+        *ref = 0;
+        return true;
+    }
+    sg_ref new_ref = sg_arena_alloc(&table->arena, sg_segment_bytes(table, capacity));
+    if (new_ref == 0)
+        return false;
+    sg_segment *s = sg_arena_at(&table->arena, new_ref);
+    s->capacity = capacity;
+    if (old != NULL) {
+        s->used = old->used;
+        memcpy(s->tags, old->tags, old->used);
+        memcpy(sg_cell_at(table, s, 0), sg_cell_at(table, old, 0), old->used * sg_cell_bytes(table));
+        sg_arena_free(&table->arena, *ref, sg_segment_bytes(table, old->capacity));
+    }
+    *ref = new_ref;
+    return true;
+}
+
+void sg_shrink(sg_table *table, uint64_t place) {
+    sg_ref *ref = sg_ref_at(table, place);
+    sg_segment *s = sg_arena_at(&table->arena, *ref);
+    if (s != NULL && s->capacity - s->used >= 2 * SG_SEGMENT_STEP)
+        sg_resize(table, ref, sg_rounded(s->used));
+}
+
+uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, sg_ticks now) {
+    uint32_t before = s->used;
+    for (uint32_t i = 0; i < s->used;) {
+        if (sg_cell_expired(table, sg_cell_at(table, s, i), now))
+            sg_remove_at(table, s, i);
+        else
+            i++;
+    }
+    return before - s->used;
+}
+
+void sg_sweep_next(sg_table *table, sg_ticks now) {
+    if (table->sweep >= sg_segments(table))
+        table->sweep = 0;
+    sg_segment *s = sg_segment_at(table, table->sweep);
+    if (s != NULL) {
+        sg_sweep_segment(table, s, now);
+        sg_shrink(table, table->sweep);
+    }
+    table->sweep++;
+}

@@ -1,0 +1,188 @@
+#include "view.h"
+
+void sg_look(sg_table *table, const sg_quota *quotas, sg_cell *cell, sg_ticks now, sg_view *v) {
+    v->ban = 0;
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        v->log[i] = NULL;
+        if (cell == NULL) {
+            v->state[i] = (sg_state){{0, 0, 0}};
+            continue;
+        }
+        v->state[i] = sg_cell_state(table, cell, i);
+        if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
+            v->log[i] = sg_state_log(table, i, &v->state[i]);
+            /* The longer of the periods in use: what another one counts must stay. */
+            if (v->log[i] != NULL)
+                sg_log_expire(v->log[i], now, sg_max(quotas[i].period, table->quotas[i].period));
+        }
+    }
+    const sg_record *record = cell == NULL ? NULL : sg_cell_record(table, cell);
+    if (record != NULL)
+        v->ban = sg_min(sg_ahead(record->ban_until, now), record->ban_length);
+}
+
+/* Whether the share used by a is larger than that used by b. */
+static bool fuller(const sg_quota *qa, const sg_verdict *a, const sg_quota *qb,
+                   const sg_verdict *b) {
+    return (sg_u128)a->level * qb->capacity > (sg_u128)b->level * qa->capacity;
+}
+
+void sg_judge(const sg_table *table, const sg_quota *quotas, sg_view *v,
+                  const uint64_t *costs, sg_ticks now, sg_decision *out) {
+    unsigned refused = SG_NONE, fullest = SG_NONE;
+    sg_ticks reset = v->ban;
+    *out = (sg_decision){.binding = SG_NONE};
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        const sg_quota *q = &quotas[i];
+        if (q->unlimited)
+            continue;
+        sg_verdict *verdict = &v->verdict[i];
+        *verdict = sg_decide(q, &v->state[i], v->log[i], now, costs[i], &v->next[i]);
+        if (!verdict->allowed)
+            out->refusals |= (uint8_t)(1u << i);
+        if (q->shadow) {
+            out->shadow |= !verdict->allowed;
+            continue;
+        }
+        reset = sg_max(reset, verdict->reset);
+        if (!verdict->allowed && (refused == SG_NONE || verdict->retry > v->verdict[refused].retry))
+            refused = i;
+        if (fullest == SG_NONE || fuller(q, verdict, &quotas[fullest], &v->verdict[fullest]))
+            fullest = i;
+    }
+    out->allowed = refused == SG_NONE && v->ban == 0;
+    if (v->ban > 0 && (refused == SG_NONE || v->ban >= v->verdict[refused].retry)) {
+        out->binding = SG_BANNED;
+        out->verdict = (sg_verdict){.retry = v->ban, .reset = reset};
+        return;
+    }
+    unsigned binding = refused != SG_NONE ? refused : fullest;
+    if (binding == SG_NONE) {
+        out->verdict = (sg_verdict){.allowed = true};
+        return;
+    }
+    out->binding = (uint8_t)binding;
+    out->verdict = v->verdict[binding];
+}
+
+/* Makes the log of quota i able to take one entry more. May move cells: *cell follows. */
+static sg_status prepare_log(sg_table *table, sg_fingerprint fp, unsigned i, sg_ticks now,
+                             sg_cell **cell) {
+    sg_state state = sg_cell_state(table, *cell, i);
+    sg_log *old = sg_state_log(table, i, &state);
+    if (old != NULL && !sg_log_must_grow(old))
+        return SG_OK;
+    unsigned capacity = old == NULL ? SG_LOG_MIN : old->capacity * 2u;
+    size_t size = sg_log_bytes(capacity);
+    sg_ref ref = sg_arena_alloc(&table->arena, size);
+    if (ref == 0) {
+        if (sg_arena_has_room(&table->arena, size))
+            return SG_NO_MEMORY;
+        sg_status status = sg_table_make_room(table, fp, size, now);
+        if (status != SG_OK)
+            return status;
+        *cell = sg_table_find(table, fp);
+        ref = sg_arena_alloc(&table->arena, size);
+        if (ref == 0)
+            return SG_NO_MEMORY;
+    }
+    sg_log *log = sg_arena_at(&table->arena, ref);
+    sg_log_init(log, capacity);
+    if (old != NULL) {
+        sg_log_copy(log, old);
+        sg_arena_free(&table->arena, state.log.log, sg_log_bytes(old->capacity));
+    }
+    state.log.log = ref;
+    sg_cell_set_state(table, *cell, i, &state);
+    return SG_OK;
+}
+
+sg_status sg_prepare(sg_table *table, sg_fingerprint fp, const bool *charged, sg_ticks now,
+                         sg_cell **cell) {
+    bool inserted = *cell == NULL;
+    sg_status status = SG_OK;
+    if (inserted)
+        status = sg_table_insert(table, fp, now, cell);
+    if (status != SG_OK)
+        return status;
+    for (unsigned i = 0; table->layout.logs && i < table->layout.quotas; i++) {
+        if (charged[i] && table->layout.algorithm[i] == SG_SLIDING_LOG) {
+            status = prepare_log(table, fp, i, now, cell);
+            if (status != SG_OK) {
+                if (inserted)
+                    sg_table_remove(table, *cell);
+                return status;
+            }
+        }
+    }
+    return SG_OK;
+}
+
+void sg_charge(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
+                   const sg_decision *decision, const uint64_t *costs, sg_ticks now) {
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        if (!sg_is_charged(quotas, decision, costs, i))
+            continue;
+        if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
+            sg_state state = sg_cell_state(table, cell, i);
+            sg_log_add(sg_state_log(table, i, &state), now, quotas[i].period, costs[i]);
+        } else {
+            sg_cell_set_state(table, cell, i, &v->next[i]);
+        }
+    }
+}
+
+void sg_keep_cut(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v) {
+    for (unsigned i = 0; cell != NULL && i < table->layout.quotas; i++) {
+        if (!quotas[i].unlimited && !v->verdict[i].allowed)
+            sg_cell_set_state(table, cell, i, &v->next[i]);
+    }
+}
+
+sg_status sg_cell_for(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
+                          const uint64_t *costs, sg_ticks now, sg_cell **cell) {
+    bool charged[SG_QUOTAS_MAX] = {false};
+    sg_table_know(table, quotas);
+    for (unsigned i = 0; i < table->layout.quotas; i++)
+        charged[i] = !quotas[i].unlimited && costs[i] > 0;
+    *cell = sg_table_find(table, fp);
+    if (*cell != NULL) {
+        sg_view v;
+        sg_look(table, quotas, *cell, now, &v); /* expires the logs, so that they have room */
+    }
+    return sg_prepare(table, fp, charged, now, cell);
+}
+
+void sg_penalize_one(sg_table *table, const sg_quota *q, sg_cell *cell, unsigned i,
+                         sg_ticks now, uint64_t cost) {
+    sg_state state = sg_cell_state(table, cell, i);
+    if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
+        sg_log *log = sg_state_log(table, i, &state);
+        if (log != NULL)
+            sg_log_add(log, now, q->period, sg_min(cost, sg_ahead(2 * q->limit, log->total)));
+        return;
+    }
+    sg_penalize(q, &state, now, cost);
+    sg_cell_set_state(table, cell, i, &state);
+}
+
+sg_status sg_record_of(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell **cell,
+                           sg_record **record) {
+    const size_t size = sizeof(sg_record);
+    bool inserted = *cell == NULL;
+    if (inserted) {
+        sg_status status = sg_table_insert(table, fp, now, cell);
+        if (status != SG_OK)
+            return status;
+    }
+    sg_status status = sg_cell_mark(table, *cell, record);
+    if (status == SG_FULL) {
+        status = sg_table_make_room(table, fp, size, now);
+        *cell = sg_table_find(table, fp);
+        if (status == SG_OK)
+            status = sg_cell_mark(table, *cell, record);
+    }
+    if (status != SG_OK && inserted)
+        sg_table_remove(table, *cell);
+    return status;
+}
