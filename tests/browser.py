@@ -152,6 +152,12 @@ class Browser:
                 await asyncio.wait_for(self._process.wait(), seconds)
             except asyncio.TimeoutError:
                 continue
+        for _ in range(40):  # its children end a moment later; their profile is deleted next
+            try:
+                os.killpg(self._process.pid, 0)
+            except (ProcessLookupError, PermissionError):
+                break
+            await asyncio.sleep(0.05)
         # Its transport closes with its pipe.
         self._process._transport.close()  # type: ignore[attr-defined]
 
