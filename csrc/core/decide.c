@@ -150,28 +150,34 @@ void sg_penalize(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t cost
     }
 }
 
-void sg_reward(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t cost) {
+uint64_t sg_reward(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t cost) {
+    uint64_t given = 0;
     switch (q->algorithm) {
     case SG_GCRA: {
         sg_ticks level = sg_gcra_level(q, state, now);
-        sg_u128 less = (sg_u128)cost * q->interval;
-        state->gcra.tat = now + (less < level ? level - (sg_ticks)less : 0);
+        sg_u128 wanted = (sg_u128)cost * q->interval;
+        given = wanted < level ? (sg_ticks)wanted : level;
+        state->gcra.tat = now + level - given;
         break;
     }
     case SG_FIXED_WINDOW:
         window_roll(q, state, now);
-        state->window.count = sg_ahead(state->window.count, cost);
+        given = sg_min(state->window.count, cost);
+        state->window.count -= given;
         break;
     case SG_SLIDING_WINDOW: {
         sliding_roll(q, state, now);
         uint64_t of_current = sg_min(cost, state->sliding.current);
+        uint64_t of_previous = sg_min(cost - of_current, state->sliding.previous);
         state->sliding.current -= of_current;
-        state->sliding.previous = sg_ahead(state->sliding.previous, cost - of_current);
+        state->sliding.previous -= of_previous;
+        given = of_current + of_previous;
         break;
     }
     default:
         break;
     }
+    return given;
 }
 
 uint64_t sg_mark(const sg_quota *q, const sg_state *state) {
@@ -180,31 +186,38 @@ uint64_t sg_mark(const sg_quota *q, const sg_state *state) {
                                              : state->sliding.end;
 }
 
-void sg_refund(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t mark, uint64_t units) {
+uint64_t sg_refund(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t mark,
+                   uint64_t amount) {
+    uint64_t given = 0;
     switch (q->algorithm) {
     case SG_GCRA: {
         /* Of the charge's own interval, which ends at the mark, what lies ahead of now. */
         sg_ticks level = sg_gcra_level(q, state, now);
-        sg_ticks ahead = sg_min(sg_ahead(mark, now), level);
-        sg_u128 wanted = (sg_u128)units * q->interval;
-        state->gcra.tat = now + level - (wanted < ahead ? (sg_ticks)wanted : ahead);
+        given = sg_min(amount, sg_min(sg_ahead(mark, now), level));
+        state->gcra.tat = now + level - given;
         break;
     }
     case SG_FIXED_WINDOW:
         window_roll(q, state, now);
         if (state->window.end == mark)
-            state->window.count = sg_ahead(state->window.count, units);
+            given = sg_min(amount, state->window.count);
+        state->window.count -= given;
         break;
-    case SG_SLIDING_WINDOW:
+    case SG_SLIDING_WINDOW: {
         sliding_roll(q, state, now);
-        if (state->sliding.end == mark)
-            state->sliding.current = sg_ahead(state->sliding.current, units);
-        else if (state->sliding.end == mark + q->period)
-            state->sliding.previous = sg_ahead(state->sliding.previous, units);
+        uint64_t *count = state->sliding.end == mark               ? &state->sliding.current
+                          : state->sliding.end == mark + q->period ? &state->sliding.previous
+                                                                   : NULL;
+        if (count != NULL) {
+            given = sg_min(amount, *count);
+            *count -= given;
+        }
         break;
+    }
     default:
         break;
     }
+    return given;
 }
 
 bool sg_expired(const sg_quota *q, const sg_state *state, const sg_log *log, sg_ticks now) {

@@ -97,12 +97,15 @@ uint64_t sg_remaining(const sg_quota *q, const sg_verdict *v);
  * than twice the capacity. Not for the log. */
 void sg_penalize(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t cost);
 
-/* Gives `cost` back, at most to full. Not for the log. */
-void sg_reward(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t cost);
+/* Gives `cost` back, at most to full. Returns what was given: ticks for gcra, units for the
+ * windows. Not for the log. */
+uint64_t sg_reward(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t cost);
 
-/* Gives back `units` of a charge whose mark this is (see sg_mark), but only what of it is
- * still counted. Not for the log. */
-void sg_refund(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t mark, uint64_t units);
+/* Gives back `amount` (ticks for gcra, units for the windows) of a charge whose mark this is
+ * (see sg_mark), but only what of it is still counted. Returns what was given. Not for the
+ * log. */
+uint64_t sg_refund(const sg_quota *q, sg_state *state, sg_ticks now, uint64_t mark,
+                   uint64_t amount);
 
 /* What a refund needs to find its charge again, of a state just charged at `now`:
  * gcra, the end of its interval; windows, the window's end. (Of the log, the time.) */

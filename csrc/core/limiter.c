@@ -81,8 +81,13 @@ void sg_limiter_reward(sg_table *table, const sg_quota *quotas, sg_fingerprint f
                 sg_log_take_newest(v.log[i], costs[i]);
             continue;
         }
-        sg_reward(&quotas[i], &v.state[i], now, costs[i]);
+        uint64_t given = sg_reward(&quotas[i], &v.state[i], now, costs[i]);
         sg_cell_set_state(table, cell, i, &v.state[i]);
+        sg_record *record = sg_cell_record(table, cell);
+        if (record != NULL && table->layout.algorithm[i] == SG_GCRA) {
+            record->gifts[i].given += given;
+            record->gifts[i].lowest = 0;
+        }
     }
 }
 

@@ -60,6 +60,8 @@ typedef struct {
     bool open;
     uint64_t cost[SG_QUOTAS_MAX]; /* what was charged of each quota */
     uint64_t mark[SG_QUOTAS_MAX];
+    sg_ticks interval[SG_QUOTAS_MAX]; /* gcra: ticks a unit when it was charged */
+    uint64_t given[SG_QUOTAS_MAX];    /* gcra: sg_gifts.given when it was charged */
 } sg_receipt;
 
 /* Like sg_hit; when allowed, *receipt is open and the state is kept for `ttl` ticks. */

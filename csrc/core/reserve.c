@@ -38,6 +38,8 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     if (record->open++ == 0) {
         record->generation = ++table->generation;
         record->pinned_until = 0;
+        for (unsigned i = 0; i < table->layout.quotas; i++)
+            record->gifts[i] = (sg_gifts){.lowest = SG_NEVER};
     }
     record->pinned_until = sg_max(record->pinned_until, now + ttl);
     receipt->fp = fp;
@@ -47,22 +49,40 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         bool refused = (out->refusals >> i) & 1u;
         receipt->cost[i] = quotas[i].unlimited || refused ? NOT_CHARGED : costs[i];
+        if (receipt->cost[i] == NOT_CHARGED)
+            continue;
         receipt->mark[i] =
             table->layout.algorithm[i] == SG_SLIDING_LOG ? now : sg_mark(&quotas[i], &v.next[i]);
+        receipt->interval[i] = quotas[i].interval;
+        receipt->given[i] = record->gifts[i].given;
     }
     return SG_OK;
 }
 
-static void refund_one(sg_table *table, const sg_quota *q, sg_cell *cell, unsigned i,
-                       sg_ticks now, uint64_t mark, uint64_t units) {
+/* Gives back `units` of what the receipt charged to quota i. */
+static void refund_one(sg_table *table, const sg_quota *q, sg_cell *cell, sg_record *record,
+                       const sg_receipt *receipt, unsigned i, sg_ticks now, uint64_t units) {
     sg_state state = sg_cell_state(table, cell, i);
+    sg_ticks mark = receipt->mark[i];
     if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
         sg_log *log = sg_state_log(table, i, &state);
         if (log != NULL)
             sg_log_take_at(log, now, q->period, mark, units);
         return;
     }
-    sg_refund(q, &state, now, mark, units);
+    if (table->layout.algorithm[i] == SG_GCRA) {
+        /* Where its interval lies now: what was given back since moved it, unless all of
+         * that lay above. Some of it may have; then this is too low a mark, and gives less,
+         * never more. */
+        sg_gifts *gifts = &record->gifts[i];
+        if (mark > gifts->lowest)
+            mark = sg_ahead(mark, gifts->given - receipt->given[i]);
+        gifts->given += sg_refund(q, &state, now, mark,
+                                  units * sg_min(q->interval, receipt->interval[i]));
+        gifts->lowest = sg_min(gifts->lowest, mark);
+    } else {
+        sg_refund(q, &state, now, mark, units);
+    }
     sg_cell_set_state(table, cell, i, &state);
 }
 
@@ -97,7 +117,7 @@ sg_status sg_settle(sg_table *table, const sg_quota *quotas, sg_receipt *receipt
         if (more[i] > 0)
             sg_penalize_one(table, &quotas[i], cell, i, now, more[i]);
         else if (held && now < receipt->lapses && costs[i] < receipt->cost[i])
-            refund_one(table, &quotas[i], cell, i, now, receipt->mark[i],
+            refund_one(table, &quotas[i], cell, record, receipt, i, now,
                        receipt->cost[i] - costs[i]);
     }
     if (held) {

@@ -38,6 +38,14 @@ typedef struct {
     uint64_t words[];
 } sg_cell;
 
+/* What was given back to a gcra quota while reservations were open. Giving back moves the
+ * intervals of all later charges towards now, so that a later refund must look for its own
+ * where it then lies. */
+typedef struct {
+    uint64_t given;  /* ticks in all */
+    sg_ticks lowest; /* below this nothing was given back: what ends here did not move */
+} sg_gifts;
+
 /* What only few keys have: a ban, open reservations. It keeps the cell from eviction,
  * and the word whose place it took. */
 typedef struct {
@@ -47,11 +55,11 @@ typedef struct {
     sg_ticks pinned_until; /* when the last open reservation lapses */
     uint64_t generation;   /* of its reservations; a reset makes old ones void */
     uint64_t open;         /* reservations */
+    sg_gifts gifts[];      /* one a quota */
 } sg_record;
 
-typedef struct sg_table sg_table;
 
-struct sg_table {
+typedef struct {
     sg_arena arena;
     sg_layout layout;
     sg_quota quotas[SG_QUOTAS_MAX]; /* the numbers by which expiry and eviction go */
@@ -68,7 +76,7 @@ struct sg_table {
     uint32_t split;
     uint64_t sweep; /* the segment that the next sweep looks at */
     sg_ref first;   /* chunk 0; so a table must not be moved */
-};
+} sg_table;
 
 /* algorithms: `count` of them; 0 of them makes a table of slots. Returns SG_OK or
  * SG_NO_MEMORY (then there is nothing to free). max_bytes 0: no bound. */
@@ -100,6 +108,9 @@ void sg_table_remove(sg_table *table, sg_cell *cell);
 /* The state of quota i, wherever its words are. Copy out, copy back. */
 sg_state sg_cell_state(const sg_table *table, const sg_cell *cell, unsigned i);
 void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i, const sg_state *state);
+static inline size_t sg_record_bytes(const sg_table *table) {
+    return sizeof(sg_record) + table->layout.quotas * sizeof(sg_gifts);
+}
 sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell); /* or NULL */
 
 /* The log of quota i, whose state this is; NULL where it keeps none. */

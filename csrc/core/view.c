@@ -79,9 +79,9 @@ static sg_status prepare_log(sg_table *table, sg_fingerprint fp, unsigned i, sg_
         if (sg_arena_has_room(&table->arena, size))
             return SG_NO_MEMORY;
         sg_status status = sg_table_make_room(table, fp, size, now);
+        *cell = sg_table_find(table, fp);
         if (status != SG_OK)
             return status;
-        *cell = sg_table_find(table, fp);
         ref = sg_arena_alloc(&table->arena, size);
         if (ref == 0)
             return SG_NO_MEMORY;
@@ -168,7 +168,7 @@ void sg_penalize_one(sg_table *table, const sg_quota *q, sg_cell *cell, unsigned
 
 sg_status sg_record_of(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell **cell,
                            sg_record **record) {
-    const size_t size = sizeof(sg_record);
+    const size_t size = sg_record_bytes(table);
     bool inserted = *cell == NULL;
     if (inserted) {
         sg_status status = sg_table_insert(table, fp, now, cell);
