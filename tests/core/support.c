@@ -22,6 +22,10 @@ uint64_t random_bits(void) {
     return z ^ (z >> 31);
 }
 
+uint64_t random_get(void) { return random_state; }
+
+void random_set(uint64_t state) { random_state = state; }
+
 uint64_t random_below(uint64_t bound) { return random_bits() % bound; }
 
 uint64_t random_skewed(uint64_t bound) {

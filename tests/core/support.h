@@ -30,6 +30,8 @@
 /* splitmix64, seeded by SLUICEGATE_SEED or from the clock; the seed is printed. */
 void random_seed(void);
 uint64_t random_bits(void);
+uint64_t random_get(void); /* where the numbers are, for random_set to come back to */
+void random_set(uint64_t state);
 uint64_t random_below(uint64_t bound); /* 0 to bound - 1 */
 /* Mostly small, sometimes anywhere up to bound - 1. */
 uint64_t random_skewed(uint64_t bound);
