@@ -562,7 +562,7 @@ static void a_bound_in_bytes_holds(void **state) {
                                 quota_of(SG_GCRA, 100, 10, 0)};
     for (int run = 0; run < 30; run++) {
         const uint64_t max_bytes = 8192 + random_below(65536);
-        uint64_t full = 0, admitted = 0;
+        uint64_t admitted = 0;
         fixture f;
         set_up(&f, 2, quotas, 1000, max_bytes);
         for (int n = 0; n < 6000; n++) {
@@ -580,7 +580,6 @@ static void a_bound_in_bytes_holds(void **state) {
             default: status = sg_hit(&f.table, f.quotas, fp, each(1), f.now, &d); break;
             }
             assert_true(status == SG_OK || status == SG_FULL);
-            full += status == SG_FULL;
             admitted += d.allowed;
             AT_MOST(sg_table_bytes(&f.table), max_bytes);
             EQUAL(sg_table_bytes(&f.table), f.memory.bytes);
