@@ -1,0 +1,87 @@
+"""Rate limiting for realtime Python, decided in C.
+
+Everything is imported when it is first asked for; no framework is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core import ConnectionInfo, Decision, Slot
+    from .concurrency import ConcurrencyLimiter
+    from .errors import RateLimitExceeded, StorageError, StoreError, StoreFullError
+    from .fastapi import ConnectionRefused, FastAPIWebSocketLimiter
+    from .limiter import Handle, Limiter, hit_all
+    from .quota import Quota, parse_quotas, parse_size
+    from .reservation import Reservation
+    from .stores import MemoryStore, open_store
+    from .websocket import InMemoryStorage, WebSocketLimits, WebSocketRateLimiter
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "ConcurrencyLimiter": "concurrency",
+    "ConnectionInfo": "_core",
+    "ConnectionRefused": "fastapi",
+    "Decision": "_core",
+    "FastAPIWebSocketLimiter": "fastapi",
+    "Handle": "limiter",
+    "InMemoryStorage": "websocket",
+    "Limiter": "limiter",
+    "MemoryStore": "stores",
+    "Quota": "quota",
+    "RateLimitExceeded": "errors",
+    "Reservation": "reservation",
+    "Slot": "_core",
+    "StorageError": "errors",
+    "StoreError": "errors",
+    "StoreFullError": "errors",
+    "WebSocketLimits": "websocket",
+    "WebSocketRateLimiter": "websocket",
+    "hit_all": "limiter",
+    "open_store": "stores",
+    "parse_quotas": "quota",
+    "parse_size": "quota",
+}
+
+__all__ = [
+    "ConcurrencyLimiter",
+    "ConnectionInfo",
+    "ConnectionRefused",
+    "Decision",
+    "FastAPIWebSocketLimiter",
+    "Handle",
+    "InMemoryStorage",
+    "Limiter",
+    "MemoryStore",
+    "Quota",
+    "RateLimitExceeded",
+    "Reservation",
+    "Slot",
+    "StorageError",
+    "StoreError",
+    "StoreFullError",
+    "WebSocketLimits",
+    "WebSocketRateLimiter",
+    "__version__",
+    "hit_all",
+    "open_store",
+    "parse_quotas",
+    "parse_size",
+]
+
+
+def __getattr__(name: str) -> object:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{where}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,188 @@
+"""What a limiter is before it is asynchronous or not: quotas over a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any, Literal
+
+from . import _core
+from ._support import DONE, Done, check_number, key_bytes
+from .claims import HitClaim, ReserveClaim
+from .quota import as_quotas
+from .stores import MemoryStore, attach, open_store
+from .stores.layout import Quotas, arrange, shape_error
+from .waiting import wake, wake_table
+
+__all__ = ["BaseLimiter", "QuotasArgument"]
+
+QuotasArgument = str | _core.Quota | Sequence[str | _core.Quota]
+OnStoreError = Literal["raise", "allow", "deny", "local"]
+POLICIES = ("raise", "allow", "deny", "local")
+
+
+class BaseLimiter(_core.Limiter):
+    """Quotas over a store. The two kinds, for tasks and for threads, share all of this.
+
+    `quotas`: a Quota, a rate string as "5/second burst 20; 1MB/minute", or a list of
+    either. All of them admit an event or none is charged.
+    `store`: a store or its URL; None is this process's memory.
+    `name`: limiters of one name on one store share their state, whatever their numbers;
+    unnamed ones in memory share nothing.
+    `on_store_error`, `timeout` (seconds a check may take at most), `deny_cache` (seconds)
+    and `lease` (units) are for stores outside the process: memory does not fail, and is
+    asked at its own speed, so that over memory they are checked and change nothing.
+    `shadow`: decides, counts, reports and admits. `enabled`: False admits all, uncounted.
+
+    ValueError or TypeError for what makes no sense, and for a name that another shape has.
+    """
+
+    __slots__ = (
+        "_home",
+        "_layout",
+        "_store",
+        "deny_cache",
+        "lease",
+        "name",
+        "on_store_error",
+        "timeout",
+    )
+
+    name: str | None
+    on_store_error: OnStoreError
+    timeout: float
+    deny_cache: float | None
+    lease: int | None
+
+    def __init__(
+        self,
+        quotas: QuotasArgument,
+        *,
+        store: MemoryStore | str | None = None,
+        name: str | None = None,
+        on_store_error: OnStoreError = "raise",
+        timeout: float = 0.5,
+        shadow: bool = False,
+        enabled: bool = True,
+        deny_cache: float | None = None,
+        lease: int | None = None,
+    ) -> None:
+        check_name(name)
+        if on_store_error not in POLICIES:
+            raise ValueError(
+                f"on_store_error is 'raise', 'allow', 'deny' or 'local', not {on_store_error!r}"
+            )
+        self.name = name
+        self.on_store_error = on_store_error
+        self.timeout = _finite(timeout, "timeout")
+        self.deny_cache = None if deny_cache is None else _finite(deny_cache, "deny_cache")
+        self.lease = _lease(lease)
+        given = as_quotas(quotas)
+        self._store = open_store(store)
+        table = self._store.table(name, given)
+        self._layout = self._store.layout(name, given)
+        self._home = (self._store, table, self._layout)
+        super().__init__(table, self._arranged(given), shadow=shadow, enabled=enabled)
+        attach(self)
+
+    @property
+    def store(self) -> MemoryStore:
+        """Where its state lives now."""
+        return self._store
+
+    def update(self, quotas: QuotasArgument) -> Done:
+        """Changes the numbers at once (it need not be awaited), and keeps the state: gcra
+        the time at which the quota is whole again, windows their counts until they end,
+        the log its entries. ValueError for another number of quotas, or other algorithms.
+        """
+        self._rebind(self.table, self._arranged(as_quotas(quotas)))
+        wake_table(self.table)
+        return DONE
+
+    def _quotas_of(self, quotas: QuotasArgument | Sequence[_core.Quota | None]) -> Quotas:
+        """C asks it what `hit(key, quotas=...)` means: the quotas, each in its place."""
+        if isinstance(quotas, list | tuple) and None in quotas:
+            return self._arranged(quotas)
+        return self._arranged(as_quotas(quotas))  # type: ignore[arg-type]
+
+    def _arranged(self, quotas: Sequence[_core.Quota | None]) -> Quotas:
+        arranged = arrange(self._layout, quotas)
+        if arranged is None:
+            raise shape_error(
+                self.name,
+                self._layout,
+                quotas,
+                "numbers change at run time, algorithms do not; make another limiter",
+            )
+        return arranged
+
+    def _use_store(self, store: MemoryStore | None) -> None:
+        quotas = self.quotas
+        if store is None or store is self._home[0]:
+            self._store, table, self._layout = self._home
+        else:
+            name = self.name
+            try:
+                table = store.table(name, quotas)
+            except ValueError:
+                # a limiter of another store has that name there: they share nothing
+                name, table = None, store.table(None, quotas)
+            self._store, self._layout = store, store.layout(name, quotas)
+        self._rebind(table, self._arranged(quotas))
+
+    def _wake(self, key: _core.Key) -> None:
+        wake(self.table, key_bytes(key))
+
+    def _hit_claim(self, key: _core.Key, cost: _core.Cost) -> HitClaim:
+        return HitClaim(self, key, cost, self._store.clock)
+
+    def _reserve_claim(self, key: _core.Key, cost: _core.Cost, ttl: float) -> ReserveClaim:
+        check_number(ttl, "ttl")
+        return ReserveClaim(self, key, cost, self._store.clock, ttl)
+
+    def __repr__(self) -> str:
+        parts = [repr(list(self.quotas)), f"store={self._store!r}"]
+        if self.name is not None:
+            parts.append(f"name={self.name!r}")
+        if self.shadow:
+            parts.append("shadow=True")
+        if not self.enabled:
+            parts.append("enabled=False")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def wait_bounds(timeout: float | None, max_waiters: int) -> float:
+    """The timeout in seconds (None: without end), both checked."""
+    if isinstance(max_waiters, bool) or not isinstance(max_waiters, int):
+        raise TypeError(f"max_waiters is an int, not {type(max_waiters).__name__}")
+    if max_waiters < 0:
+        raise ValueError(f"max_waiters is at least 0, not {max_waiters}")
+    return wait_timeout(timeout)
+
+
+def wait_timeout(timeout: float | None) -> float:
+    return inf if timeout is None else check_number(timeout, "timeout", equal=True)
+
+
+def check_name(name: object) -> None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"a name is a str or None, not {type(name).__name__}")
+    if name == "":
+        raise ValueError("a name is not empty; leave it out for a limiter that shares nothing")
+
+
+def _finite(value: Any, what: str) -> float:
+    number = check_number(value, what)
+    if number == inf:
+        raise ValueError(f"{what} is finite, not {value}")
+    return number
+
+
+def _lease(lease: object) -> int | None:
+    if lease is None:
+        return None
+    if isinstance(lease, bool) or not isinstance(lease, int):
+        raise TypeError(f"lease is a number of units, an int, not {type(lease).__name__}")
+    if not 1 <= lease <= _core.LIMIT_MAX:
+        raise ValueError(f"lease is 1 to 2**40 units, not {lease}")
+    return lease
