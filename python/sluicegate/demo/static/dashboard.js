@@ -1,0 +1,108 @@
+// The dashboard: samples come twice a second over a WebSocket; charts scroll with the clock.
+import { Chart } from "/static/chart.js";
+import { connect } from "/static/socket.js";
+
+const SPAN = 120; // seconds on a chart
+const LAG = 0.6; // the chart's edge stays this far behind, so that it never runs out of samples
+
+const at = (id) => document.getElementById(id);
+const put = (id, text) => {
+  at(id).textContent = text;
+};
+const count = (value) => value.toLocaleString("en");
+const rate = (value) => (value < 100 ? value.toFixed(1) : count(Math.round(value)));
+const size = (bytes) => (bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${(bytes / 1024).toFixed(1)} KB` : `${(bytes / 1048576).toFixed(1)} MB`);
+
+const messages = new Chart(at("rate"), [{ key: "admitted", color: "--calm" }, { key: "refused", color: "--held-fill" }], { span: SPAN });
+const places = new Chart(at("places"), [{ key: "connections", color: "--muted" }], { span: SPAN });
+
+let offset = null; // the server's clock to the page's, seconds
+
+put("flood-url", `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/chat`);
+
+connect("/dashboard/feed", {
+  onState(state) {
+    at("link").dataset.state = state;
+    put("link", state === "open" ? "live" : state === "refused" ? "refused: too many dashboards from here" : state);
+    if (state !== "open") offset = null;
+  },
+  onMessage(fed) {
+    if (fed.type === "history") {
+      put("limits", fed.limits.join(", "));
+      messages.points = [];
+      places.points = [];
+      for (const sample of fed.samples) point(sample);
+    } else if (fed.type === "sample") {
+      point(fed);
+      show(fed);
+    }
+  },
+});
+
+function point(sample) {
+  offset ??= 0;
+  if (sample.type === "sample") offset = performance.now() / 1000 - sample.at;
+  const made = { at: sample.at, admitted: sample.admitted_rate, refused: sample.refused_rate, connections: sample.connections };
+  messages.add(made);
+  places.add(made);
+}
+
+function show(sample) {
+  put("admitted", rate(sample.admitted_rate));
+  put("refused", rate(sample.refused_rate));
+  put("admitted-total", count(sample.admitted));
+  put("refused-total", count(sample.refused));
+  put("connections", count(sample.connections));
+  put("turned-away", count(sample.turned_away));
+  put("keys", count(sample.keys));
+  put("bytes", size(sample.bytes));
+  put("rate-words", `${rate(sample.admitted_rate)} admitted and ${rate(sample.refused_rate)} refused a second.`);
+  put("places-words", `${count(sample.connections)} open.`);
+  put("places-limit", sample.clients === 1 ? "from 1 client" : `from ${count(sample.clients)} clients`);
+  rank("hottest", sample.hottest, "Nobody yet.");
+  rank("most-refused", sample.most_refused, "Nobody was refused.");
+}
+
+function rank(id, rows, none) {
+  const list = at(id);
+  if (rows.length === 0) {
+    const said = document.createElement("li");
+    said.className = "none";
+    said.textContent = none;
+    list.replaceChildren(said);
+    return;
+  }
+  const most = rows[0].events || 1;
+  rows.forEach((row, i) => {
+    let item = list.children[i];
+    if (!item || item.className === "none") {
+      const fresh = document.createElement("li");
+      const who = document.createElement("span");
+      who.className = "who";
+      const number = document.createElement("span");
+      number.className = "number";
+      const bar = document.createElement("span");
+      bar.className = "bar";
+      bar.append(document.createElement("i"));
+      fresh.append(who, number, bar);
+      if (item) item.replaceWith(fresh);
+      else list.append(fresh);
+      item = fresh;
+    }
+    const [who, number, bar] = item.children;
+    who.textContent = row.cut ? `${row.key}…` : row.key;
+    who.title = row.key;
+    number.textContent = count(row.events);
+    bar.firstElementChild.style.width = `${(100 * row.events) / most}%`;
+  });
+  while (list.children.length > rows.length) list.lastElementChild.remove();
+}
+
+function draw() {
+  requestAnimationFrame(draw);
+  if (offset === null || document.hidden) return;
+  const now = performance.now() / 1000 - offset - LAG;
+  messages.draw(now);
+  places.draw(now);
+}
+requestAnimationFrame(draw);
