@@ -10,6 +10,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include "../core/decide.h"
 #include "../core/fingerprint.h"
@@ -19,6 +20,7 @@
 #include "../core/slots.h"
 #include "../core/table.h"
 #include "../core/topk.h"
+#include "monotonic.h"
 
 /* Dead objects kept for the next ones; off where the GIL is. */
 #ifdef Py_GIL_DISABLED
@@ -28,10 +30,6 @@
 #endif
 
 #define SGPY_STRINGS 40 /* interned strings that connections.c may keep */
-
-/* Times that a table's clock may show, in ticks: what is outside is cut to it. Two
- * capacities of the longest quota stay free above. */
-#define SGPY_CLOCK_MAX (UINT64_MAX - 2 * SG_CAPACITY_MAX - SG_TICKS_PER_SECOND)
 
 typedef struct sgpy_state sgpy_state;
 typedef struct sgpy_call sgpy_call;
@@ -57,6 +55,7 @@ struct sgpy_state {
     sgpy_decision *free_decisions;
     sgpy_call *free_calls;
     unsigned free_decisions_count, free_calls_count;
+    sgpy_monotonic monotonic;
     bool closed; /* the free lists take nothing more */
 };
 
@@ -72,6 +71,15 @@ static inline sgpy_state *sgpy_state_of_module(PyObject *module) {
 /* The state for a type that may be a subclass: sets RuntimeError and returns NULL where
  * there is none. */
 sgpy_state *sgpy_state_for(PyTypeObject *type);
+
+/* ---- args.c */
+
+/* The arguments of a fast call, by the names in `names` (total of them, NULL-terminated;
+ * the first `positional` may be given by place, the first `required` must be given). What
+ * is not given is NULL. Borrowed. -1: TypeError. */
+int sgpy_args(const char *function, const char *const *names, Py_ssize_t positional,
+              Py_ssize_t required, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+              PyObject **out);
 
 /* ---- quota.c */
 
@@ -112,9 +120,9 @@ typedef struct {
     int64_t origin_ns; /* what the clock showed when the table was made */
     uint64_t epoch;  /* of clear(): what was taken before one is void */
     sg_secret secret;
-    uint64_t decisions; /* of them every eighth goes to `hot`, past the first few */
     uint64_t admitted, refused, banned, shadow_refused, full;
     sg_topk hot, top_refused;
+    sg_arena names; /* theirs, so that they take nothing of the bound on keys */
     sg_table core;
     PyObject *weakrefs;
 } sgpy_table;
@@ -126,9 +134,8 @@ int sgpy_table_init_type(PyObject *module, sgpy_state *st);
  * Returns -1 and sets an exception if the clock fails. */
 int sgpy_table_now_slow(sgpy_table *table, sg_ticks *now);
 
-/* Lets expiry and eviction go by these numbers too: of two rows that share the table the
- * longer memory holds. */
-void sgpy_table_widen(sgpy_table *table, const sg_quota *rows, unsigned count);
+/* Its clock as its owner sees it, in seconds; -1.0 and an exception. May run Python code. */
+double sgpy_table_time(sgpy_table *table);
 
 /* ---- key.c */
 
@@ -185,8 +192,9 @@ enum {
     SGPY_ALLOWED = 1,
     SGPY_DEGRADED = 2,
     SGPY_SHADOW = 4,
-    SGPY_MADE = 8,      /* by the constructor: the fields are as given */
-    SGPY_UNLIMITED = 16 /* nothing is limited */
+    SGPY_MADE = 8,       /* by the constructor: the fields are as given */
+    SGPY_UNLIMITED = 16, /* nothing is limited */
+    SGPY_TURNED = 32     /* a refusal that a shadow limiter turned */
 };
 
 /* Raw as the core gave it; the getters convert. No GC: it refers to a Quota alone. */
@@ -236,11 +244,37 @@ static inline bool sgpy_is_limiter(const sgpy_state *st, PyObject *object) {
     return PyObject_TypeCheck(object, st->Limiter_Type) != 0;
 }
 
-/* The numbers of one call: the limiter's own, or those of quotas=. */
+/* Reads a sequence of Quota or None for that table: their rows, and a new tuple of the
+ * very objects. -1: TypeError or ValueError. */
+int sgpy_rows_of(const sgpy_table *table, PyObject *quotas, sg_quota *rows, PyObject **tuple);
+
+/* ---- event.c */
+
+/* All that one event needs, made before anything is charged. */
 typedef struct {
-    const sg_quota *rows;
-    PyObject *quotas; /* tuple of the objects; borrowed */
-} sgpy_numbers;
+    sgpy_limiter *limiter; /* borrowed from the caller */
+    sgpy_table *table;     /* held */
+    PyObject *quotas;      /* held: the tuple whose numbers count */
+    sgpy_key key;          /* good while the caller holds the key object */
+    sg_fingerprint fp;
+    sg_ticks now;
+    uint64_t costs[SG_QUOTAS_MAX];
+    uint64_t version;     /* of the limiter; another one now: the event is void */
+    const sg_quota *rows; /* the limiter's own, or those of quotas= */
+} sgpy_event;
+
+/* Converts key and cost (NULL: 1) and reads the clock: all that may run Python code. After
+ * it, and until Python code runs, the event is good. -1 with an exception, and then there
+ * is nothing to end. */
+int sgpy_event_begin(sgpy_event *event, sgpy_limiter *limiter, PyObject *key, PyObject *cost);
+
+/* The same by other numbers, whose rows are put into `rows`, which must outlive it. */
+int sgpy_event_begin_with(sgpy_event *event, sgpy_limiter *limiter, PyObject *key,
+                          PyObject *cost, PyObject *quotas, sg_quota *rows);
+void sgpy_event_end(sgpy_event *event);
+
+/* 0, or -1 and RuntimeError for a limiter whose __init__ was not called. */
+int sgpy_limiter_ready(const sgpy_limiter *limiter);
 
 /* ---- hit.c */
 
@@ -256,6 +290,17 @@ typedef struct {
 int sgpy_charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp,
                 const char *name, size_t length, const uint64_t *costs, sg_ticks now,
                 sgpy_outcome *out);
+
+/* What a hit would come to; charges and counts nothing. Runs no Python code. */
+void sgpy_look(const sgpy_event *event, sgpy_outcome *out);
+
+/* Like sgpy_charge; when it is charged, *receipt is open. */
+int sgpy_reserve(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out, sg_receipt *receipt);
+
+/* The same, counted by sgpy_count when it is sure: an event of several limiters. */
+int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out,
+                           sg_receipt *receipt);
+void sgpy_count(const sgpy_event *event, const sgpy_outcome *out);
 
 /* The Decision of an outcome; `quotas` is the tuple whose numbers were used. */
 PyObject *sgpy_outcome_decision(sgpy_state *st, PyObject *quotas, const sgpy_outcome *outcome);
@@ -301,26 +346,22 @@ int sgpy_connections_init(PyObject *module, sgpy_state *st);
 PyObject *sgpy_handle_new(sgpy_limiter *limiter, PyObject *key);
 PyObject *sgpy_receipt_new(sgpy_limiter *limiter, sgpy_table *table, PyObject *quotas,
                            const sg_quota *rows, const sg_receipt *receipt);
-/* hitall.c: module function */
+/* several.c: module function */
 PyObject *sgpy_hit_all_nowait(PyObject *module, PyObject *triples);
 
 /* Makes a heap type of `spec`, keeps it in *slot and adds it to the module. */
 int sgpy_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, bool exported);
 
+/* Sets __match_args__ to the words of `names`. */
+int sgpy_set_match_args(PyTypeObject *type, const char *names);
+
 /* ---- the clock, read where it is cheap */
-
-#include <time.h>
-
-static inline int64_t sgpy_monotonic_ns(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 static inline int sgpy_table_now(sgpy_table *table, sg_ticks *now) {
     if (SG_LIKELY(table->clock == NULL)) {
         /* From the table's birth and a second on, so that no time is 0. */
-        *now = (uint64_t)(sgpy_monotonic_ns() - table->origin_ns + 1000000000) * SG_TICKS_PER_NS;
+        const int64_t ns = sgpy_monotonic_ns(&table->state->monotonic);
+        *now = (uint64_t)(ns - table->origin_ns + 1000000000) * SG_TICKS_PER_NS;
         return 0;
     }
     return sgpy_table_now_slow(table, now);

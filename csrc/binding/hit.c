@@ -1,0 +1,246 @@
+/* The hit: the one path that everything else is measured by. */
+#include "binding.h"
+
+#include <string.h>
+
+static int full(sgpy_table *table, sg_status status, sgpy_outcome *out) {
+    if (status == SG_NO_MEMORY) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    table->full++;
+    if (table->on_full == SGPY_RAISE) {
+        PyErr_SetString(table->state->StoreFullError,
+                        "the store is full of bans, reservations or held slots: raise its "
+                        "max_keys or max_bytes, or set on_full");
+        return -1;
+    }
+    memset(&out->decision, 0, sizeof out->decision);
+    out->decision.binding = SG_NONE;
+    out->flags = SGPY_DEGRADED;
+    if (table->on_full == SGPY_ALLOW) {
+        out->decision.allowed = true;
+        out->flags |= SGPY_ALLOWED;
+    } else {
+        out->decision.verdict.retry = out->decision.verdict.reset = SG_TICKS_PER_SECOND;
+    }
+    return 0;
+}
+
+/* The flags of a decision; that of a shadow limiter is turned to an admission. */
+static void set_flags(const sgpy_limiter *limiter, sgpy_outcome *out) {
+    sg_decision *decision = &out->decision;
+    const bool turned = !decision->allowed && limiter->shadow;
+    if (turned) {
+        decision->allowed = true;
+        decision->verdict.allowed = true;
+        decision->verdict.retry = 0;
+    }
+    out->flags = (decision->allowed ? SGPY_ALLOWED : 0u) | (turned ? SGPY_TURNED : 0u) |
+                 (turned || decision->shadow ? SGPY_SHADOW : 0u) |
+                 (decision->binding == SG_NONE ? SGPY_UNLIMITED : 0u);
+}
+
+/* A disabled limiter admits all. */
+static void admit(sgpy_outcome *out) {
+    memset(&out->decision, 0, sizeof out->decision);
+    out->decision.allowed = true;
+    out->decision.binding = SG_NONE;
+    out->flags = SGPY_ALLOWED | SGPY_UNLIMITED;
+}
+
+/* Counts what the flags say; `hot` is counted apart. */
+static void tally(sgpy_table *table, sg_fingerprint fp, const char *name, size_t length,
+                  sg_ticks now, const sgpy_outcome *out) {
+    table->shadow_refused += (out->flags & SGPY_SHADOW) != 0;
+    if (out->flags & SGPY_ALLOWED) {
+        table->admitted++;
+        return;
+    }
+    table->refused++;
+    table->banned += out->decision.binding == SG_BANNED;
+    sg_topk_add(&table->top_refused, &table->names, fp, name, length, now);
+}
+
+void sgpy_count(const sgpy_event *event, const sgpy_outcome *out) {
+    sgpy_table *table = event->table;
+    if (!event->limiter->enabled || (out->flags & SGPY_DEGRADED)) {
+        return; /* counts nothing; was counted as full */
+    }
+    sg_topk_add(&table->hot, &table->names, event->fp, event->key.data, event->key.length,
+                event->now);
+    tally(table, event->fp, event->key.data, event->key.length, event->now, out);
+}
+
+static inline int charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp,
+                         const char *name, size_t length, const uint64_t *costs, sg_ticks now,
+                         sgpy_outcome *out) {
+    sgpy_table *table = limiter->table;
+    if (SG_UNLIKELY(!limiter->enabled)) {
+        admit(out);
+        return 0;
+    }
+    const sg_status status = sg_hit(&table->core, rows, fp, costs, now, &out->decision);
+    if (SG_UNLIKELY(status != SG_OK)) {
+        return full(table, status, out);
+    }
+    sg_topk_add(&table->hot, &table->names, fp, name, length, now);
+    if (SG_LIKELY(out->decision.allowed && !out->decision.shadow &&
+                  out->decision.binding < SG_QUOTAS_MAX)) {
+        table->admitted++;
+        out->flags = SGPY_ALLOWED;
+        return 0;
+    }
+    set_flags(limiter, out);
+    tally(table, fp, name, length, now, out);
+    return 0;
+}
+int sgpy_charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp, const char *name,
+                size_t length, const uint64_t *costs, sg_ticks now, sgpy_outcome *out) {
+    return charge(limiter, rows, fp, name, length, costs, now, out);
+}
+
+void sgpy_look(const sgpy_event *event, sgpy_outcome *out) {
+    if (!event->limiter->enabled) {
+        admit(out);
+        return;
+    }
+    sg_peek(&event->table->core, event->rows, event->fp, event->costs, event->now,
+            &out->decision);
+    set_flags(event->limiter, out);
+}
+
+int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out,
+                           sg_receipt *receipt) {
+    memset(receipt, 0, sizeof *receipt);
+    if (!event->limiter->enabled) {
+        admit(out);
+        return 0;
+    }
+    const sg_status status = sg_reserve(&event->table->core, event->rows, event->fp, event->costs,
+                                        ttl, event->now, &out->decision, receipt);
+    if (status != SG_OK) {
+        return full(event->table, status, out);
+    }
+    set_flags(event->limiter, out);
+    return 0;
+}
+
+int sgpy_reserve(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out, sg_receipt *receipt) {
+    if (sgpy_reserve_uncounted(event, ttl, out, receipt) < 0) {
+        return -1;
+    }
+    sgpy_count(event, out);
+    return 0;
+}
+
+static inline PyObject *make(sgpy_state *st, PyObject *quotas, const sgpy_outcome *out) {
+    const unsigned binding = out->decision.binding;
+    PyObject *quota = binding < SG_QUOTAS_MAX ? PyTuple_GET_ITEM(quotas, binding) : NULL;
+    return sgpy_decision_new(st, out->flags, quota, out->decision.verdict.level,
+                             out->decision.verdict.retry, out->decision.verdict.reset);
+}
+
+PyObject *sgpy_outcome_decision(sgpy_state *st, PyObject *quotas, const sgpy_outcome *outcome) {
+    return make(st, quotas, outcome);
+}
+
+PyObject *sgpy_observed(sgpy_limiter *limiter, PyObject *key, PyObject *decision) {
+    PyObject *observer = limiter->state->observer;
+    if (SG_LIKELY(observer == NULL) || decision == NULL) {
+        return decision;
+    }
+    Py_INCREF(observer);
+    PyObject *result = PyObject_CallFunctionObjArgs(observer, (PyObject *)limiter, key, decision,
+                                                    NULL);
+    Py_DECREF(observer);
+    if (result == NULL) {
+        Py_CLEAR(decision);
+    }
+    Py_XDECREF(result);
+    return decision;
+}
+
+/* Any key, any cost, any clock. */
+static PyObject *hit_any(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas) {
+    sg_quota rows[SG_QUOTAS_MAX];
+    sgpy_event event;
+    sgpy_outcome out;
+    PyObject *decision = NULL;
+    if (sgpy_event_begin_with(&event, limiter, key, cost, quotas, rows) < 0) {
+        return NULL;
+    }
+    if (charge(limiter, event.rows, event.fp, event.key.data, event.key.length, event.costs,
+               event.now, &out) == 0) {
+        decision = make(limiter->state, event.quotas, &out);
+    }
+    sgpy_event_end(&event);
+    return sgpy_observed(limiter, key, decision);
+}
+
+/* The fingerprint of an ASCII str, that of the last one kept: a hot key is one object. */
+static inline sg_fingerprint fingerprint_of_text(sgpy_limiter *limiter, PyObject *key) {
+    if (SG_LIKELY(key == limiter->hot_key)) {
+        return limiter->hot_fp;
+    }
+    const size_t length = (size_t)PyUnicode_GET_LENGTH(key);
+    const sg_fingerprint fp =
+        sg_fingerprint_of(&limiter->table->secret, PyUnicode_1BYTE_DATA(key), length);
+    if (length <= 64 && PyUnicode_CheckExact(key)) {
+        PyObject *old = limiter->hot_key;
+        limiter->hot_fp = fp;
+        limiter->hot_key = Py_NewRef(key);
+        Py_XDECREF(old); /* an exact str, whose end runs no Python code */
+    }
+    return fp;
+}
+
+PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas) {
+    uint64_t row[SG_QUOTAS_MAX];
+    const uint64_t *costs = sgpy_ones;
+    sgpy_table *table = limiter->table;
+    /* The usual call: the real clock, a key that is its own UTF-8, a cost that is an int.
+     * No Python code runs here. */
+    if (SG_UNLIKELY(table == NULL || table->clock != NULL || quotas != NULL ||
+                    !PyUnicode_Check(key) || !PyUnicode_IS_COMPACT_ASCII(key))) {
+        return hit_any(limiter, key, cost, quotas);
+    }
+    if (cost != NULL) {
+        if (!PyLong_CheckExact(cost)) {
+            return hit_any(limiter, key, cost, quotas);
+        }
+        if (sgpy_cost_one(cost, row) < 0) {
+            return NULL;
+        }
+        for (unsigned i = 1; i < limiter->count; i++) {
+            row[i] = row[0];
+        }
+        costs = row;
+    }
+    sgpy_outcome out;
+    sg_ticks now;
+    (void)sgpy_table_now(table, &now);
+    const sg_fingerprint fp = fingerprint_of_text(limiter, key);
+    if (SG_UNLIKELY(charge(limiter, limiter->rows, fp, (const char *)PyUnicode_1BYTE_DATA(key),
+                           (size_t)PyUnicode_GET_LENGTH(key), costs, now, &out) < 0)) {
+        return NULL;
+    }
+    PyObject *decision = make(limiter->state, limiter->quotas, &out);
+    return SG_LIKELY(limiter->state->observer == NULL) ? decision
+                                                       : sgpy_observed(limiter, key, decision);
+}
+
+PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyObject *cost) {
+    sgpy_table *table = limiter->table;
+    sgpy_outcome out;
+    sg_ticks now;
+    if (SG_UNLIKELY(cost != NULL || table == NULL || table->clock != NULL)) {
+        return hit_any(limiter, prepared->object, cost, NULL);
+    }
+    (void)sgpy_table_now(table, &now);
+    if (charge(limiter, limiter->rows, sgpy_prepared_fp(prepared, table), prepared->key.data,
+               prepared->key.length, sgpy_ones, now, &out) < 0) {
+        return NULL;
+    }
+    return sgpy_observed(limiter, prepared->object, make(limiter->state, limiter->quotas, &out));
+}

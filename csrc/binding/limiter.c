@@ -1,0 +1,247 @@
+/* Limiter: quotas over a table. Its methods are in operations.c and hit.c. */
+#include "binding.h"
+#include "operations.h"
+
+#include <stddef.h>
+#include <string.h>
+
+int sgpy_rows_of(const sgpy_table *table, PyObject *quotas, sg_quota *rows, PyObject **tuple) {
+    const sgpy_state *st = table->state;
+    const sg_layout *layout = &table->core.layout;
+    if (PyUnicode_Check(quotas) || sgpy_is_quota(st, quotas)) {
+        PyErr_Format(PyExc_TypeError, "quotas is a sequence of Quota or None, not %.200s",
+                     Py_TYPE(quotas)->tp_name);
+        return -1;
+    }
+    PyObject *items = PySequence_Tuple(quotas);
+    if (items == NULL) {
+        return -1;
+    }
+    if (PyTuple_GET_SIZE(items) != layout->quotas || layout->quotas == 0) {
+        if (layout->quotas == 0) {
+            PyErr_SetString(PyExc_ValueError, "a table of slots keeps no quotas: use Slots");
+        } else {
+            PyErr_Format(PyExc_ValueError, "the table keeps %d quotas, not %zd",
+                         (int)layout->quotas, PyTuple_GET_SIZE(items));
+        }
+        goto fail;
+    }
+    memset(rows, 0, SG_QUOTAS_MAX * sizeof *rows);
+    for (unsigned i = 0; i < layout->quotas; i++) {
+        PyObject *item = PyTuple_GET_ITEM(items, (Py_ssize_t)i);
+        if (item == Py_None) {
+            rows[i].algorithm = layout->algorithm[i];
+            rows[i].unlimited = true;
+            continue;
+        }
+        if (!sgpy_is_quota(st, item)) {
+            PyErr_Format(PyExc_TypeError, "quotas has Quota or None, not %.200s",
+                         Py_TYPE(item)->tp_name);
+            goto fail;
+        }
+        rows[i] = ((sgpy_quota *)item)->quota;
+        if (rows[i].algorithm != layout->algorithm[i]) {
+            PyErr_Format(PyExc_ValueError, "quota %u is %U here, but %U in the table", i,
+                         st->algorithms[rows[i].algorithm], st->algorithms[layout->algorithm[i]]);
+            goto fail;
+        }
+    }
+    *tuple = items;
+    return 0;
+fail:
+    Py_DECREF(items);
+    return -1;
+}
+
+/* Gives the limiter another table and other quotas; nothing changes if it fails. */
+static int rebind(sgpy_limiter *self, sgpy_state *st, PyObject *table, PyObject *quotas) {
+    sg_quota rows[SG_QUOTAS_MAX];
+    PyObject *tuple, *old;
+    if (!PyObject_TypeCheck(table, st->Table_Type)) {
+        PyErr_Format(PyExc_TypeError, "table is a Table, not %.200s", Py_TYPE(table)->tp_name);
+        return -1;
+    }
+    if (sgpy_rows_of((sgpy_table *)table, quotas, rows, &tuple) < 0) {
+        return -1;
+    }
+    PyObject *old_table = (PyObject *)self->table, *old_key = self->hot_key;
+    old = self->quotas;
+    self->state = st;
+    self->table = (sgpy_table *)Py_NewRef(table);
+    self->quotas = tuple;
+    self->count = self->table->core.layout.quotas;
+    self->hot_key = NULL;
+    self->version++;
+    memcpy(self->rows, rows, sizeof rows);
+    sg_table_know(&self->table->core, rows);
+    /* At the end, for what goes may run Python code. */
+    Py_XDECREF(old);
+    Py_XDECREF(old_key);
+    Py_XDECREF(old_table);
+    return 0;
+}
+
+static int limiter_init(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"table", "quotas", "shadow", "enabled", NULL};
+    sgpy_limiter *self = (sgpy_limiter *)op;
+    sgpy_state *st = sgpy_state_for(Py_TYPE(op));
+    PyObject *table, *quotas;
+    int shadow = 0, enabled = 1;
+    if (st == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$pp:Limiter", names, &table,
+                                                   &quotas, &shadow, &enabled) ||
+        rebind(self, st, table, quotas) < 0) {
+        return -1;
+    }
+    self->shadow = shadow != 0;
+    self->enabled = enabled != 0;
+    return 0;
+}
+
+static PyObject *limiter_rebind(PyObject *op, PyObject *args) {
+    sgpy_state *st = sgpy_state_for(Py_TYPE(op));
+    PyObject *table, *quotas;
+    if (st == NULL || !PyArg_ParseTuple(args, "OO:_rebind", &table, &quotas) ||
+        rebind((sgpy_limiter *)op, st, table, quotas) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int limiter_traverse(PyObject *op, visitproc visit, void *arg) {
+    sgpy_limiter *self = (sgpy_limiter *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->table);
+    Py_VISIT(self->quotas);
+    return 0;
+}
+
+static int limiter_clear(PyObject *op) {
+    sgpy_limiter *self = (sgpy_limiter *)op;
+    Py_CLEAR(self->hot_key);
+    Py_CLEAR(self->table);
+    Py_CLEAR(self->quotas);
+    return 0;
+}
+
+static void limiter_dealloc(PyObject *op) {
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (((sgpy_limiter *)op)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    (void)limiter_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/* ---- attributes */
+
+static PyObject *limiter_quotas(PyObject *op, void *Py_UNUSED(closure)) {
+    PyObject *quotas = ((sgpy_limiter *)op)->quotas;
+    return quotas == NULL ? PyTuple_New(0) : Py_NewRef(quotas);
+}
+
+static PyObject *limiter_table(PyObject *op, void *Py_UNUSED(closure)) {
+    PyObject *table = (PyObject *)((sgpy_limiter *)op)->table;
+    if (table == NULL) {
+        PyErr_SetString(PyExc_AttributeError,
+                        "this limiter has no table: Limiter.__init__ was not called");
+        return NULL;
+    }
+    return Py_NewRef(table);
+}
+
+static PyObject *limiter_shadow(PyObject *op, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((sgpy_limiter *)op)->shadow);
+}
+
+static PyObject *limiter_enabled(PyObject *op, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((sgpy_limiter *)op)->enabled);
+}
+
+static int limiter_set_enabled(PyObject *op, PyObject *value, void *Py_UNUSED(closure)) {
+    const int enabled = value == NULL ? -1 : PyObject_IsTrue(value);
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "enabled cannot be deleted");
+    }
+    if (enabled < 0) {
+        return -1;
+    }
+    ((sgpy_limiter *)op)->enabled = enabled != 0;
+    return 0;
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef limiter_methods[] = {
+    {"_rebind", limiter_rebind, METH_VARARGS,
+     PyDoc_STR("_rebind($self, table, quotas, /)\n--\n\nGoes on over another table.")},
+    {"hit_nowait", FAST(sgpy_limiter_hit_nowait),
+     PyDoc_STR("hit_nowait($self, /, key, cost=1, *, quotas=None)\n--\n\nDecides and charges.")},
+    {"hit_awaitable", FAST(sgpy_limiter_hit_awaitable),
+     PyDoc_STR("hit_awaitable($self, /, key, cost=1, *, quotas=None)\n--\n\n"
+               "Decides and charges when it is first awaited.")},
+    {"peek_nowait", FAST(sgpy_limiter_peek_nowait),
+     PyDoc_STR("peek_nowait($self, /, key, cost=1)\n--\n\nDecides, charges nothing.")},
+    {"hit_many_nowait", sgpy_limiter_hit_many_nowait, METH_O,
+     PyDoc_STR("hit_many_nowait($self, pairs, /)\n--\n\n"
+               "Each (key, cost) by itself, in order.")},
+    {"project_nowait", FAST(sgpy_limiter_project_nowait),
+     PyDoc_STR("project_nowait($self, /, key, costs)\n--\n\n"
+               "Seconds until the last of these events would be admitted, one after another.")},
+    {"penalize_nowait", FAST(sgpy_limiter_penalize_nowait),
+     PyDoc_STR("penalize_nowait($self, /, key, cost=1)\n--\n\n"
+               "Charges, past the limit by at most one burst.")},
+    {"reward_nowait", FAST(sgpy_limiter_reward_nowait),
+     PyDoc_STR("reward_nowait($self, /, key, cost=1)\n--\n\nGives back, at most to full.")},
+    {"reset_nowait", FAST(sgpy_limiter_reset_nowait),
+     PyDoc_STR("reset_nowait($self, /, key)\n--\n\nForgets a key.")},
+    {"ban_nowait", FAST(sgpy_limiter_ban_nowait),
+     PyDoc_STR("ban_nowait($self, /, key, seconds)\n--\n\nRefuses a key for that long.")},
+    {"unban_nowait", FAST(sgpy_limiter_unban_nowait),
+     PyDoc_STR("unban_nowait($self, /, key)\n--\n\nEnds a ban.")},
+    {"reserve_nowait", FAST(sgpy_limiter_reserve_nowait),
+     PyDoc_STR("reserve_nowait($self, /, key, cost=1, ttl=60.0)\n--\n\n"
+               "Charges now, to be settled within ttl seconds.")},
+    {"bind", FAST(sgpy_limiter_bind),
+     PyDoc_STR("bind($self, /, key)\n--\n\nA handle with the key prepared.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef limiter_getset[] = {
+    {"quotas", limiter_quotas, NULL, PyDoc_STR("Quota or None, one a place."), NULL},
+    {"table", limiter_table, NULL, PyDoc_STR("Where its state lives."), NULL},
+    {"shadow", limiter_shadow, NULL, PyDoc_STR("Decides, counts, and admits all."), NULL},
+    {"enabled", limiter_enabled, limiter_set_enabled,
+     PyDoc_STR("False: admits all, charges nothing."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef limiter_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(sgpy_limiter, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot limiter_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Limiter(table, quotas, *, shadow=False, enabled=True)\n--\n\n"
+                                  "Quotas over a table: all of them admit or none is charged.")},
+    {Py_tp_init, (void *)limiter_init},
+    {Py_tp_dealloc, (void *)limiter_dealloc},
+    {Py_tp_traverse, (void *)limiter_traverse},
+    {Py_tp_clear, (void *)limiter_clear},
+    {Py_tp_methods, limiter_methods},
+    {Py_tp_getset, limiter_getset},
+    {Py_tp_members, limiter_members},
+    {0, NULL},
+};
+
+static PyType_Spec limiter_spec = {
+    .name = "sluicegate._core.Limiter",
+    .basicsize = (int)sizeof(sgpy_limiter),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = limiter_slots,
+};
+
+int sgpy_limiter_init_type(PyObject *module, sgpy_state *st) {
+    return sgpy_add_type(module, &limiter_spec, &st->Limiter_Type, true);
+}
