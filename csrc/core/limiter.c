@@ -11,10 +11,9 @@ static sg_status hit_any(sg_table *table, const sg_quota *quotas, sg_fingerprint
         sg_cell_tidy(table, cell, now);
     sg_look(table, quotas, cell, now, &v);
     sg_judge(table, quotas, &v, costs, now, out);
-    if (!out->allowed) {
-        sg_keep_cut(table, quotas, cell, &v);
+    sg_keep_cut(table, quotas, cell, &v, costs);
+    if (!out->allowed)
         return SG_OK;
-    }
     bool charged[SG_QUOTAS_MAX] = {false}, any = false;
     for (unsigned i = 0; i < table->layout.quotas; i++)
         any |= charged[i] = sg_is_charged(quotas, out, costs, i);

@@ -48,6 +48,8 @@ void sg_log_expire(sg_log *log, sg_ticks now, sg_ticks period) {
 
 /* Joins the entries of one span from the first that may not be merged yet. */
 static void merge(sg_log *log, sg_ticks period) {
+    if (log->length == 0)
+        return;
     unsigned to = log->merged > 0 ? log->merged - 1u : 0, from = to + 1;
     uint64_t span = span_of(entry(log, to)->at, period);
     for (; from < log->length; from++) {
@@ -78,15 +80,11 @@ void sg_log_add(sg_log *log, sg_ticks now, sg_ticks period, uint64_t count) {
         }
         merge(log, period);
         if (log->length == log->capacity) {
-            /* The period changed since the last merge: its spans were other ones. */
+            /* Kept by a longer period, and merged by its spans: what this one no longer
+             * counts goes, and the rest is merged by its own. Then there is room. */
+            sg_log_expire(log, now, period);
             log->merged = 0;
             merge(log, period);
-        }
-        if (log->length == log->capacity) { /* unreachable: see the header */
-            last = entry(log, log->length - 1u);
-            last->at = now;
-            last->count += count;
-            return;
         }
     }
     *entry(log, log->length) = (sg_log_entry){.at = now, .count = count};
@@ -127,15 +125,17 @@ uint64_t sg_log_take_at(sg_log *log, sg_ticks now, sg_ticks period, sg_ticks at,
             high = middle;
     }
     uint64_t left = units;
-    /* Entries of the same time are the same to a refund. */
-    for (; low < log->length && left > 0; low++) {
-        sg_log_entry *e = entry(log, low);
+    /* Entries of the very time are the same to a refund. Where there is none, the event was
+     * merged into the first later one. */
+    bool exact = low < log->length && entry(log, low)->at == at;
+    for (unsigned i = low; i < log->length && left > 0; i++) {
+        sg_log_entry *e = entry(log, i);
+        if (exact ? e->at != at : i > low)
+            break;
         uint64_t taken = sg_min(e->count, left);
         e->count -= taken;
         log->total -= taken;
         left -= taken;
-        if (e->at != at)
-            break;
     }
     trim(log);
     return units - left;

@@ -18,10 +18,9 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     sg_look(table, quotas, cell, now, &v);
     sg_judge(table, quotas, &v, costs, now, out);
     memset(receipt, 0, sizeof *receipt);
-    if (!out->allowed) {
-        sg_keep_cut(table, quotas, cell, &v);
+    sg_keep_cut(table, quotas, cell, &v, costs);
+    if (!out->allowed)
         return SG_OK;
-    }
     for (unsigned i = 0; i < table->layout.quotas; i++)
         charged[i] = sg_is_charged(quotas, out, costs, i);
     bool known = cell != NULL;

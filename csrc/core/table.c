@@ -90,29 +90,33 @@ static void split_next(sg_table *table) {
     }
 }
 
+/* A free cell at the end of the segment. */
 static sg_status make_cell_room(sg_table *table, uint64_t place, sg_fingerprint fp,
                                 sg_ticks now) {
-    if (table->keys >= table->max_keys && !sg_evict(table, place, NULL, now))
-        return SG_FULL;
-    sg_ref *ref = sg_ref_at(table, place);
-    sg_segment *s = sg_arena_at(&table->arena, *ref);
+    if (table->keys >= table->max_keys && sg_evict_from(table, place, NULL, now))
+        return SG_OK;
+    sg_segment *s = sg_segment_at(table, place);
     if (s != NULL && s->used == s->capacity)
         sg_sweep_segment(table, s, now);
     uint32_t capacity = s == NULL ? 0 : s->capacity;
-    if (s != NULL && s->used < capacity)
-        return SG_OK;
-    size_t size = sg_segment_bytes(table, capacity + SG_SEGMENT_STEP);
-    if (sg_resize(table, ref, capacity + SG_SEGMENT_STEP))
-        return SG_OK;
-    if (sg_arena_has_room(&table->arena, size))
-        return SG_NO_MEMORY;
-    /* The bound in bytes is reached: the key takes a place here, or memory from elsewhere. */
-    if (sg_evict_from(table, place, NULL, now))
-        return SG_OK;
-    if (sg_table_make_room(table, fp, size, now) != SG_OK)
+    if (s == NULL || s->used == capacity) {
+        size_t size = sg_segment_bytes(table, capacity + SG_SEGMENT_STEP);
+        sg_ref *ref = sg_ref_at(table, place);
+        if (!sg_resize(table, ref, capacity + SG_SEGMENT_STEP)) {
+            if (sg_arena_has_room(&table->arena, size))
+                return SG_NO_MEMORY;
+            /* The bound in bytes: the key takes a place here, or memory from elsewhere. */
+            if (sg_evict_from(table, place, NULL, now))
+                return SG_OK;
+            if (sg_table_make_room(table, fp, size, now) != SG_OK)
+                return SG_FULL;
+            if (!sg_resize(table, ref, capacity + SG_SEGMENT_STEP))
+                return SG_NO_MEMORY;
+        }
+    }
+    if (table->keys >= table->max_keys && !sg_evict(table, place, NULL, now))
         return SG_FULL;
-    ref = sg_ref_at(table, place);
-    return sg_resize(table, ref, capacity + SG_SEGMENT_STEP) ? SG_OK : SG_NO_MEMORY;
+    return SG_OK;
 }
 
 sg_status sg_table_insert(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell **out) {

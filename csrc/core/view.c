@@ -132,9 +132,10 @@ void sg_charge(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_
     }
 }
 
-void sg_keep_cut(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v) {
+void sg_keep_cut(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
+                 const uint64_t *costs) {
     for (unsigned i = 0; cell != NULL && i < table->layout.quotas; i++) {
-        if (!quotas[i].unlimited && !v->verdict[i].allowed)
+        if (!quotas[i].unlimited && (!v->verdict[i].allowed || costs[i] == 0))
             sg_cell_set_state(table, cell, i, &v->next[i]);
     }
 }

@@ -38,9 +38,10 @@ sg_status sg_prepare(sg_table *table, sg_fingerprint fp, const bool *charged, sg
 void sg_charge(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
                const sg_decision *decision, const uint64_t *costs, sg_ticks now);
 
-/* A refusal charges nothing, but a state that a clock's step left too far ahead is cut for
- * good; else it would hold until the clock is back where it was. */
-void sg_keep_cut(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v);
+/* What is not charged is still cut for good where a clock's step left it too far ahead; else
+ * it would hold until the clock is back where it was. */
+void sg_keep_cut(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
+                 const uint64_t *costs);
 
 /* The key's cell, with memory for a charge of `costs` to each limited quota. */
 sg_status sg_cell_for(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
