@@ -10,8 +10,11 @@ double sgpy_seconds_of(sg_ticks ticks) {
         return Py_HUGE_VAL;
     }
     const uint64_t ns = ticks / SG_TICKS_PER_NS + (ticks % SG_TICKS_PER_NS != 0);
-    const double seconds = (double)ns / 1e9;
-    return rint(seconds * 1e9) < (double)ns ? nextafter(seconds, INFINITY) : seconds;
+    double seconds = (double)ns / 1e9;
+    while ((uint64_t)rint(seconds * 1e9) < ns) {
+        seconds = nextafter(seconds, INFINITY);
+    }
+    return seconds;
 }
 
 static inline sgpy_decision *allocate(sgpy_state *st) {

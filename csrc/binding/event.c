@@ -13,6 +13,29 @@ int sgpy_limiter_ready(const sgpy_limiter *limiter) {
     return -1;
 }
 
+/* The numbers of quotas=, as the limiter's own class reads them: sluicegate.Limiter takes
+ * rate strings too. A new tuple of Quota or None, and its rows. */
+static int other_rows(sgpy_event *event, PyObject *quotas, sg_quota *rows) {
+    sgpy_limiter *limiter = event->limiter;
+    PyObject *read = limiter->state->str_quotas_of;
+    PyObject *method = PyObject_GetAttr((PyObject *)limiter, read);
+    if (method == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return sgpy_rows_of(event->table, quotas, rows, &event->quotas);
+    }
+    PyObject *sequence = PyObject_CallOneArg(method, quotas);
+    Py_DECREF(method);
+    if (sequence == NULL) {
+        return -1;
+    }
+    const int result = sgpy_rows_of(event->table, sequence, rows, &event->quotas);
+    Py_DECREF(sequence);
+    return result;
+}
+
 /* One try: -1 an exception, 0 the limiter changed meanwhile, 1 done. */
 static int try_begin(sgpy_event *event, PyObject *cost, PyObject *quotas, sg_quota *rows) {
     sgpy_limiter *limiter = event->limiter;
@@ -24,7 +47,7 @@ static int try_begin(sgpy_event *event, PyObject *cost, PyObject *quotas, sg_quo
     event->quotas = NULL;
     event->rows = rows;
     if (quotas != NULL) {
-        if (sgpy_rows_of(event->table, quotas, rows, &event->quotas) < 0) {
+        if (other_rows(event, quotas, rows) < 0) {
             goto fail;
         }
     } else {

@@ -139,7 +139,8 @@ static int add_strings(sgpy_state *st) {
     }
     st->str_throw = PyUnicode_InternFromString("throw");
     st->str_close = PyUnicode_InternFromString("close");
-    return st->str_throw == NULL || st->str_close == NULL ? -1 : 0;
+    st->str_quotas_of = PyUnicode_InternFromString("_quotas_of");
+    return st->str_throw == NULL || st->str_close == NULL || st->str_quotas_of == NULL ? -1 : 0;
 }
 
 static int add_constant(PyObject *module, const char *name, unsigned long long value) {

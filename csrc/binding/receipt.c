@@ -1,5 +1,6 @@
-/* Receipt: an open reservation, settled once. It keeps the numbers it was charged by, so
- * that a refund gives back what was taken, whatever the limiter's numbers are now. */
+/* Receipt: an open reservation, settled once, by the limiter's numbers of then: the core's
+ * receipt knows what was taken. The numbers of the reserve count only where the limiter
+ * has gone on over another table. */
 #include "binding.h"
 
 #include <string.h>
@@ -83,8 +84,9 @@ static PyObject *receipt_settle(PyObject *op, PyObject *actual) {
     if (self->epoch != table->epoch) {
         self->receipt.open = false;
     }
-    const sg_status status =
-        sg_settle(&table->core, self->rows, &self->receipt, costs, now);
+    const sg_quota *rows =
+        self->limiter != NULL && self->limiter->table == table ? self->limiter->rows : self->rows;
+    const sg_status status = sg_settle(&table->core, rows, &self->receipt, costs, now);
     if (status == SG_OK) {
         result = Py_NewRef(Py_None);
     } else if (status == SG_NO_MEMORY) {
