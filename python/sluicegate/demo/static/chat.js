@@ -49,7 +49,7 @@ function onState(next, pause) {
 function onMessage(reply) {
   if (reply.allowance) tell(reply.allowance);
   if (reply.type === "welcome") {
-    at("link").textContent = `you are ${reply.you} · ${reply.limits.label}`;
+    at("link").textContent = `you are ${reply.you}`;
     for (const earlier of reply.recent) addMessage(earlier);
     words("Ready when you are.");
   } else if (reply.type === "message") {

@@ -40,8 +40,11 @@ connect("/dashboard/feed", {
 });
 
 function point(sample) {
-  offset ??= 0;
-  if (sample.type === "sample") offset = performance.now() / 1000 - sample.at;
+  if (sample.type === "sample") {
+    // The least delayed sample tells the time best; forget it slowly, for clocks drift.
+    const told = performance.now() / 1000 - sample.at;
+    offset = offset === null || told < offset ? told : offset + (told - offset) * 0.02;
+  }
   const made = { at: sample.at, admitted: sample.admitted_rate, refused: sample.refused_rate, connections: sample.connections };
   messages.add(made);
   places.add(made);
