@@ -2,30 +2,6 @@
 
 #include <string.h>
 
-sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell) {
-    return (cell->hi & SG_CELL_MARKED) ? sg_arena_at(&table->arena, cell->words[0]) : NULL;
-}
-
-sg_state sg_cell_state(const sg_table *table, const sg_cell *cell, unsigned i) {
-    sg_state state = {{0, 0, 0}};
-    unsigned offset = table->layout.offset[i];
-    memcpy(state.words, cell->words + offset,
-           sg_state_words(table->layout.algorithm[i]) * sizeof(uint64_t));
-    if (offset == 0 && (cell->hi & SG_CELL_MARKED))
-        state.words[0] = sg_cell_record(table, cell)->word;
-    return state;
-}
-
-void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i, const sg_state *state) {
-    unsigned offset = table->layout.offset[i], from = 0;
-    if (offset == 0 && (cell->hi & SG_CELL_MARKED)) {
-        sg_cell_record(table, cell)->word = state->words[0];
-        from = 1;
-    }
-    for (unsigned w = from; w < sg_state_words(table->layout.algorithm[i]); w++)
-        cell->words[offset + w] = state->words[w];
-}
-
 sg_status sg_cell_mark(sg_table *table, sg_cell *cell, sg_record **out) {
     *out = sg_cell_record(table, cell);
     if (*out != NULL)

@@ -179,9 +179,11 @@ void sg_table_free(sg_table *table) { sg_table_clear(table); }
 
 void sg_table_know(sg_table *table, const sg_quota *quotas) {
     for (unsigned i = 0; i < table->layout.quotas; i++) {
-        if (!quotas[i].unlimited &&
-            (table->quotas[i].unlimited || quotas[i].period > table->quotas[i].period))
-            table->quotas[i] = quotas[i];
+        const sg_quota *known = &table->quotas[i], *q = &quotas[i];
+        if (!q->unlimited &&
+            (known->unlimited || (q->algorithm == SG_GCRA ? q->capacity > known->capacity
+                                                          : q->period > known->period)))
+            table->quotas[i] = *q;
     }
 }
 

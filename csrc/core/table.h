@@ -85,7 +85,7 @@ sg_status sg_table_init(sg_table *table, const sg_allocator *allocator, unsigned
 void sg_table_free(sg_table *table);
 
 /* Tells the table of numbers in use, by which it expires and evicts: of several for one
- * quota the longest period counts, so that nothing is dropped that may still count. */
+ * quota those that reach furthest, so that nothing is dropped that may still count. */
 void sg_table_know(sg_table *table, const sg_quota *quotas);
 
 void sg_table_clear(sg_table *table);
@@ -105,13 +105,56 @@ sg_status sg_table_make_room(sg_table *table, sg_fingerprint fp, size_t size, sg
 /* Forgets a cell, its logs and its record. */
 void sg_table_remove(sg_table *table, sg_cell *cell);
 
-/* The state of quota i, wherever its words are. Copy out, copy back. */
-sg_state sg_cell_state(const sg_table *table, const sg_cell *cell, unsigned i);
-void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i, const sg_state *state);
 static inline size_t sg_record_bytes(const sg_table *table) {
     return sizeof(sg_record) + table->layout.quotas * sizeof(sg_gifts);
 }
-sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell); /* or NULL */
+
+/* The cell's record, or NULL. */
+static inline sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell) {
+    return SG_UNLIKELY(cell->hi & SG_CELL_MARKED) ? sg_arena_at(&table->arena, cell->words[0])
+                                                  : NULL;
+}
+
+/* The state of quota i, wherever its words are: copied out, copied back. In line, because
+ * every decision over several quotas does it for each. */
+static inline sg_state sg_cell_state(const sg_table *table, const sg_cell *cell, unsigned i) {
+    const unsigned offset = table->layout.offset[i];
+    const uint64_t *words = cell->words + offset;
+    sg_state state = {{words[0], 0, 0}};
+    switch (table->layout.algorithm[i]) {
+    case SG_SLIDING_WINDOW:
+        state.words[2] = words[2];
+        /* fall through */
+    case SG_FIXED_WINDOW:
+        state.words[1] = words[1];
+        break;
+    default:
+        break;
+    }
+    if (offset == 0 && SG_UNLIKELY(cell->hi & SG_CELL_MARKED))
+        state.words[0] = sg_cell_record(table, cell)->word;
+    return state;
+}
+
+static inline void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i,
+                                     const sg_state *state) {
+    const unsigned offset = table->layout.offset[i];
+    uint64_t *words = cell->words + offset;
+    if (offset == 0 && SG_UNLIKELY(cell->hi & SG_CELL_MARKED))
+        sg_cell_record(table, cell)->word = state->words[0];
+    else
+        words[0] = state->words[0];
+    switch (table->layout.algorithm[i]) {
+    case SG_SLIDING_WINDOW:
+        words[2] = state->words[2];
+        /* fall through */
+    case SG_FIXED_WINDOW:
+        words[1] = state->words[1];
+        break;
+    default:
+        break;
+    }
+}
 
 /* The log of quota i, whose state this is; NULL where it keeps none. */
 static inline sg_log *sg_state_log(const sg_table *table, unsigned i, const sg_state *state) {

@@ -27,12 +27,14 @@ static uint64_t next_random(sg_topk *topk) {
 
 /* True with probability 1.08 ** -count, the decay that the paper uses. */
 static bool wears(sg_topk *topk, uint64_t count) {
-    if (count > 256) /* 3 in a billion */
-        return false;
+    /* Drawn first: the chance falls below most draws within a few steps. */
+    const double drawn = (double)(next_random(topk) >> 11) * 0x1p-53;
     double chance = 1.0;
-    for (uint64_t i = count; i > 0; i--)
-        chance /= 1.08;
-    return (double)(next_random(topk) >> 11) < chance * 9007199254740992.0;
+    while (count > 0 && chance > drawn) {
+        chance *= 1 / 1.08;
+        count--;
+    }
+    return chance > drawn;
 }
 
 static void halve(sg_topk *topk, sg_ticks now) {
