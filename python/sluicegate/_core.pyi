@@ -213,7 +213,7 @@ class ConnectionInfo:
     """A live connection: its counters and its prepared key. See sluicegate.websocket."""
 
     connection_id: str | None
-    client_id: str
+    client_id: str | bytes
     connected_at: float
     message_count: int
     bytes_sent: int
@@ -224,7 +224,7 @@ class ConnectionInfo:
     def __init__(
         self,
         connection_id: str | None = None,
-        client_id: str | None = None,
+        client_id: str | bytes | None = None,
         connected_at: float | None = None,
         message_count: int = 0,
         bytes_sent: int = 0,

@@ -1,0 +1,91 @@
+"""Violations: counted by type, and told to the application's callback."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+__all__ = ["OnViolation", "Violations", "log"]
+
+OnViolation = Callable[[dict[str, Any]], Any]
+
+TYPES = ("concurrent_connections", "connection_rate", "message_size", "message_rate", "bandwidth")
+
+PATIENCE = 1.0  # seconds that a decision waits for an async callback; then it runs on alone
+RUNNING_MAX = 1000  # callbacks that run on; more are left out, and that is logged
+
+
+class Violations:
+    """Counts by type, and the callback. What the callback does changes no decision."""
+
+    __slots__ = ("_full", "_running", "counts")
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(TYPES, 0)
+        self._running: set[asyncio.Task[None]] = set()
+        self._full = False
+
+    async def tell(
+        self,
+        callback: OnViolation | None,
+        kind: str,
+        client_id: str | bytes,
+        connection_id: Any,
+        limit: int | None,
+        retry_after: int | None,
+    ) -> None:
+        self.counts[kind] += 1
+        if callback is None:
+            return
+        info = {
+            "type": kind,
+            "client_id": client_id,
+            "connection_id": connection_id,
+            "timestamp": time.time(),
+            "limit": limit,
+            "retry_after": retry_after,
+        }
+        try:
+            result = callback(info)
+        except Exception:
+            log().exception("on_violation raised; the decision stands")
+            return
+        if hasattr(result, "__await__"):
+            await self._run(_awaited(result))
+
+    async def _run(self, callback: Coroutine[Any, Any, None]) -> None:
+        """In a task of its own: neither a cancelled check nor a callback that hangs harms
+        the other. It is waited for a while, so that a flood of refusals is slowed by it."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            callback.close()
+            log().error("an async on_violation needs a running asyncio loop; it was left out")
+            return
+        if len(self._running) >= RUNNING_MAX:
+            callback.close()
+            if not self._full:
+                log().error("%d on_violation callbacks run at once; leaving out more", RUNNING_MAX)
+            self._full = True
+            return
+        self._full = False
+        task = loop.create_task(callback)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait((task,), timeout=PATIENCE)
+
+
+async def _awaited(result: Any) -> None:
+    try:
+        await result
+    except Exception:
+        log().exception("on_violation raised; the decision stands")
+
+
+def log() -> Any:
+    """The package's logger. `logging` is not imported before there is something to say."""
+    import logging
+
+    return logging.getLogger("sluicegate.websocket")
