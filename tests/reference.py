@@ -1,0 +1,708 @@
+"""The rule in pure Python: what every engine must decide, to the last bit.
+
+Written from section 1 of the contract and from docs/how-it-works.md, not from the C. It is slow
+and plain on purpose: whole integers, one key a dict entry, time given as an argument.
+
+Time is counted in ticks of 1/16 ns. `Limiter` is one limiter over one store; its methods take the
+time in nanoseconds of a clock that showed `start_ns` when the store was made.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil, inf, nextafter
+from typing import NamedTuple
+
+TICKS_PER_NS = 16
+SECOND = 10**9 * TICKS_PER_NS
+COST_MAX = LIMIT_MAX = 2**40
+ORIGIN = 2 * 366 * 86400 * SECOND  # where a clock stands when its store is made
+CLOCK_MAX = 6 * 10**18  # ticks; no clock goes further
+LOG_MAX = 256
+SPANS = 255
+ALGORITHMS = ("gcra", "fixed-window", "sliding-window", "sliding-log")
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def microseconds(seconds: float) -> int:
+    """Whole microseconds, rounded up, but for the noise of a binary fraction."""
+    exact = Fraction(seconds) * 10**6
+    whole = round(exact)
+    return whole if abs(exact - whole) <= exact / 10**12 else ceil(exact)
+
+
+def seconds_of(ticks: int | None) -> float:
+    """Ticks (None: never) as seconds that, turned back to nanoseconds, are not too few."""
+    if ticks is None:
+        return inf
+    ns = ceil_div(ticks, TICKS_PER_NS)
+    seconds = float(ns) / 1e9
+    while round(seconds * 1e9) < ns:
+        seconds = nextafter(seconds, inf)
+    return seconds
+
+
+@dataclass(frozen=True)
+class Quota:
+    limit: int
+    seconds: float
+    burst: int = 0  # 0: the limit
+    algorithm: str = "gcra"
+    name: str | None = None
+    shadow: bool = False
+    period: int = field(init=False)  # ticks
+    interval: int = field(init=False)  # gcra: ticks a unit, rounded up, so as to admit no more
+    capacity: int = field(init=False)  # what "full" is: gcra in ticks, else in units
+
+    def __post_init__(self) -> None:
+        burst = self.burst or self.limit
+        period = microseconds(self.seconds) * 1000 * TICKS_PER_NS
+        interval = ceil_div(period, self.limit) if self.algorithm == "gcra" else 0
+        object.__setattr__(self, "burst", burst)
+        object.__setattr__(self, "period", period)
+        object.__setattr__(self, "interval", interval)
+        object.__setattr__(self, "capacity", interval * burst if interval else self.limit)
+
+
+class Verdict(NamedTuple):
+    allowed: bool
+    level: int  # what is used, in the unit of Quota.capacity: after the event, if it is admitted
+    retry: int | None  # ticks until it would be admitted; 0 if it is; None: never
+    reset: int  # ticks until nothing is used
+
+
+class Gcra:
+    """`tat`: when the bucket is full again."""
+
+    def __init__(self) -> None:
+        self.tat = 0
+
+    def level(self, q: Quota, now: int) -> int:
+        return min(max(self.tat - now, 0), 2 * q.capacity)
+
+    def look(self, q: Quota, now: int) -> None:
+        self.tat = now + self.level(q, now)
+
+    def decide(self, q: Quota, now: int, cost: int) -> Verdict:
+        level = self.level(q, now)
+        after = level + cost * q.interval
+        if cost == 0 or (cost <= q.burst and after <= q.capacity):
+            return Verdict(True, after, 0, after)
+        return Verdict(False, level, None if cost > q.burst else after - q.capacity, level)
+
+    def charge(self, q: Quota, now: int, cost: int) -> None:
+        self.tat = now + self.level(q, now) + cost * q.interval
+
+    def penalize(self, q: Quota, now: int, cost: int) -> None:
+        self.tat = now + min(self.level(q, now) + cost * q.interval, 2 * q.capacity)
+
+    def give(self, q: Quota, now: int, ticks: int) -> int:
+        given = min(ticks, self.level(q, now))
+        self.tat = now + self.level(q, now) - given
+        return given
+
+    def expired(self, q: Quota, now: int) -> bool:
+        return self.tat <= now
+
+
+class FixedWindow:
+    """A window starts at the first event of a key that has none."""
+
+    def __init__(self) -> None:
+        self.end = self.count = 0
+
+    def look(self, q: Quota, now: int) -> None:
+        if now >= self.end:
+            self.count = 0
+        self.end = now + q.period if self.count == 0 else min(self.end, now + q.period)
+
+    def decide(self, q: Quota, now: int, cost: int) -> Verdict:
+        live = self.count if now < self.end else 0
+        left = min(self.end - now, q.period) if live else q.period
+        if cost == 0 or live + cost <= q.limit:
+            return Verdict(True, live + cost, 0, left if live + cost else 0)
+        return Verdict(False, live, None if cost > q.limit else left, left if live else 0)
+
+    def charge(self, q: Quota, now: int, cost: int) -> None:
+        self.look(q, now)
+        self.count += cost
+
+    def penalize(self, q: Quota, now: int, cost: int) -> None:
+        self.look(q, now)
+        self.count += min(cost, max(2 * q.limit - self.count, 0))
+
+    def reward(self, q: Quota, now: int, cost: int) -> None:
+        self.look(q, now)
+        self.count = max(self.count - cost, 0)
+
+    def refund(self, q: Quota, now: int, mark: int, units: int) -> None:
+        self.look(q, now)
+        if self.end == mark:
+            self.count = max(self.count - units, 0)
+
+    def expired(self, q: Quota, now: int) -> bool:
+        return self.count == 0 or self.end <= now
+
+
+class SlidingWindow:
+    """Two counts; what is left of the previous one fades as the current window passes."""
+
+    def __init__(self) -> None:
+        self.end = self.current = self.previous = 0
+
+    def look(self, q: Quota, now: int) -> None:
+        if now >= self.end:
+            if now - self.end < q.period:
+                self.previous = self.current
+                self.end += q.period
+            else:
+                self.previous = 0
+            self.current = 0
+        if self.current == self.previous == 0:
+            self.end = now + q.period
+        self.end = min(self.end, now + q.period)
+
+    def copy(self) -> SlidingWindow:
+        other = SlidingWindow()
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def level(self, q: Quota, now: int) -> int:
+        return self.current + ceil_div(self.previous * (self.end - now), q.period)
+
+    def decide(self, q: Quota, now: int, cost: int) -> Verdict:
+        s = self.copy()
+        s.look(q, now)
+        allowed = cost == 0 or s.level(q, now) + cost <= q.limit
+        retry: int | None = 0
+        if not allowed:
+            retry = None if cost > q.limit else s.wait(q, now, cost)
+        s.current += cost if allowed else 0
+        left = s.end - now
+        reset = left + q.period if s.current else left if s.previous else 0
+        return Verdict(allowed, s.level(q, now), retry, reset)
+
+    def wait(self, q: Quota, now: int, cost: int) -> int:
+        """Ticks until the two counts leave room: the least t with level(t) + cost <= limit."""
+        room = q.limit - cost - self.current
+        if room >= 0:  # in this window: previous * (end - t) / period <= room
+            return self.end - room * q.period // self.previous - now
+        # In the next one, where the current count is the one that fades.
+        return self.end + q.period - (q.limit - cost) * q.period // self.current - now
+
+    def charge(self, q: Quota, now: int, cost: int) -> None:
+        self.look(q, now)
+        self.current += cost
+
+    def penalize(self, q: Quota, now: int, cost: int) -> None:
+        self.look(q, now)
+        self.current += min(cost, max(2 * q.limit - self.level(q, now), 0))
+
+    def reward(self, q: Quota, now: int, cost: int) -> None:
+        self.look(q, now)
+        of_current = min(cost, self.current)
+        self.current -= of_current
+        self.previous = max(self.previous - (cost - of_current), 0)
+
+    def refund(self, q: Quota, now: int, mark: int, units: int) -> None:
+        self.look(q, now)
+        if self.end == mark:
+            self.current = max(self.current - units, 0)
+        elif self.end == mark + q.period:
+            self.previous = max(self.previous - units, 0)
+
+    def expired(self, q: Quota, now: int) -> bool:
+        return (self.current == 0 or self.end + q.period <= now) and (
+            self.previous == 0 or self.end <= now
+        )
+
+
+class SlidingLog:
+    """Entries [time, count]; past 256 of them, those of one span of period/255 are merged."""
+
+    def __init__(self) -> None:
+        self.entries: list[list[int]] = []
+        self.merged = 0  # the first so many share no span
+
+    @property
+    def total(self) -> int:
+        return sum(count for _, count in self.entries)
+
+    def look(self, period: int, now: int) -> None:
+        for i, entry in enumerate(self.entries):
+            if entry[0] > now:
+                entry[0] = now
+                self.merged = min(self.merged, i)
+        while self.entries and now - self.entries[0][0] >= period:
+            del self.entries[0]
+            self.merged = max(self.merged - 1, 0)
+
+    def decide(self, q: Quota, now: int, cost: int) -> Verdict:
+        live = [(min(at, now), n) for at, n in self.entries if now - at < q.period]
+        used = sum(n for _, n in live)
+        reset = live[-1][0] + q.period - now if used else 0
+        if cost == 0 or used + cost <= q.limit:
+            return Verdict(True, used + cost, 0, q.period if cost else reset)
+        if cost > q.limit:
+            return Verdict(False, used, None, reset)
+        excess = used + cost - q.limit
+        for at, n in live:
+            excess -= n
+            if excess <= 0:
+                return Verdict(False, used, at + q.period - now, reset)
+        raise AssertionError("what is used must end")
+
+    def charge(self, q: Quota, now: int, cost: int) -> None:
+        def span(at: int) -> int:
+            return at * SPANS // q.period
+
+        if cost == 0:
+            return
+        if len(self.entries) == LOG_MAX:
+            if span(self.entries[-1][0]) == span(now):
+                self.entries[-1] = [now, self.entries[-1][1] + cost]
+                return
+            self.merge(max(self.merged - 1, 0), q.period)
+            if len(self.entries) == LOG_MAX:  # it was kept and merged by a longer period
+                self.look(q.period, now)
+                self.merge(0, q.period)
+        self.entries.append([now, cost])
+
+    def merge(self, start: int, period: int) -> None:
+        """Joins the entries of one span, from the first that may not be merged yet."""
+        kept = self.entries[: start + 1]
+        for at, n in self.entries[start + 1 :]:
+            if kept[-1][0] * SPANS // period == at * SPANS // period:
+                kept[-1] = [at, kept[-1][1] + n]
+            else:
+                kept.append([at, n])
+        self.entries, self.merged = kept, len(kept)
+
+    def penalize(self, q: Quota, now: int, cost: int) -> None:
+        self.charge(q, now, min(cost, max(2 * q.limit - self.total, 0)))
+
+    def reward(self, q: Quota, now: int, cost: int) -> None:
+        while cost > 0 and self.entries:
+            cost -= self.take(len(self.entries) - 1, cost)
+            self.trim()
+
+    def refund(self, q: Quota, now: int, mark: int, units: int) -> None:
+        mark = min(mark, now)
+        if now - mark < q.period:
+            # Those of the very time; where there is none, the one that it was merged into.
+            same = [i for i, (at, _) in enumerate(self.entries) if at == mark]
+            later = [i for i, (at, _) in enumerate(self.entries) if at > mark]
+            for i in same or later[:1]:
+                units -= self.take(i, units)
+            self.trim()
+
+    def take(self, i: int, units: int) -> int:
+        taken = min(self.entries[i][1], units)
+        self.entries[i][1] -= taken
+        return taken
+
+    def trim(self) -> None:
+        while self.entries and self.entries[-1][1] == 0:
+            del self.entries[-1]
+        self.merged = min(self.merged, len(self.entries))
+
+    def expired(self, q: Quota, now: int) -> bool:
+        return not self.entries or now - self.entries[-1][0] >= q.period
+
+
+State = Gcra | FixedWindow | SlidingWindow | SlidingLog
+STATES: dict[str, type[State]] = dict(
+    zip(ALGORITHMS, (Gcra, FixedWindow, SlidingWindow, SlidingLog), strict=True)
+)
+
+
+class Decision(NamedTuple):
+    allowed: bool
+    limit: int
+    remaining: int
+    retry_after: float
+    reset_after: float
+    quota: int | None  # the place of the quota that binds
+    shadow: bool
+
+
+UNLIMITED = Decision(True, LIMIT_MAX, COST_MAX, 0.0, 0.0, None, False)
+
+
+@dataclass
+class Gifts:
+    """What open reservations and rewards gave back to a gcra quota, in ticks: it moved the
+    intervals of the charges that lie above `lowest`."""
+
+    given: int = 0
+    lowest: float = inf
+
+
+@dataclass
+class Subject:
+    """All that is known of one key."""
+
+    states: list[State]
+    ban_until: int = 0
+    ban_length: int = 0
+    open: int = 0  # reservations
+    pinned_until: int = 0  # when the last of them lapses
+    generation: int = 0  # theirs; others are void
+    gifts: list[Gifts] = field(default_factory=list)
+
+
+@dataclass
+class Receipt:
+    key: object
+    generation: int
+    lapses: int
+    costs: list[int | None]  # None: not charged
+    marks: list[int]
+    intervals: list[int]
+    given: list[int]
+    open: bool = True
+
+
+class Judged(NamedTuple):
+    allowed: bool
+    shadow: bool
+    binding: int | None  # the place of a quota
+    banned: bool
+    verdict: Verdict  # of the one that binds; retry is that of the whole event
+    verdicts: dict[int, Verdict]
+
+
+class Limiter:
+    """Quotas over one store: all admit an event, or none is charged. A quota of None limits
+    nothing. `costs` is one number for all quotas, or one a quota."""
+
+    def __init__(
+        self,
+        quotas: list[Quota | None],
+        *,
+        kinds: list[str] | None = None,  # the algorithms, where a quota may be None
+        start_ns: int = 0,
+        shadow: bool = False,
+        enabled: bool = True,
+    ) -> None:
+        self.quotas = quotas
+        self.start_ns = start_ns
+        self.shadow = shadow
+        self.enabled = enabled
+        self.subjects: dict[object, Subject] = {}
+        self.kinds = kinds or [q.algorithm for q in quotas if q]
+        self.longest: list[int] = [0] * len(quotas)
+        self.generations = 0
+
+    def ticks(self, now_ns: int) -> int:
+        ticks = (now_ns - self.start_ns) * TICKS_PER_NS + ORIGIN
+        return min(max(ticks, 0), CLOCK_MAX)
+
+    # ---- what is known of a key
+
+    def know(self, quotas: list[Quota | None]) -> None:
+        self.longest = [
+            max(known, q.period if q else 0)
+            for known, q in zip(self.longest, quotas, strict=True)
+        ]
+
+    def fresh(self) -> Subject:
+        return Subject([STATES[kind]() for kind in self.kinds])
+
+    def made(self, key: object) -> Subject:
+        return self.subjects.setdefault(key, self.fresh())
+
+    def look(self, subject: Subject, quotas: list[Quota | None], now: int) -> None:
+        for i, state in enumerate(subject.states):
+            if isinstance(state, SlidingLog):
+                quota = quotas[i]
+                state.look(max(self.longest[i], quota.period if quota else 0), now)
+
+    def tidy(self, subject: Subject, now: int) -> None:
+        """Drops a ban and reservations when none of either counts any more."""
+        subject.ban_until = min(subject.ban_until, now + subject.ban_length)
+        if subject.ban_until <= now and not (subject.open and subject.pinned_until > now):
+            subject.ban_until = subject.open = 0
+
+    def expired(self, key: object, now_ns: int) -> bool:
+        """Whether nothing of the key counts at that time."""
+        now, subject = self.ticks(now_ns), self.subjects.get(key)
+        if subject is None:
+            return True
+        if subject.ban_until > now or (subject.open and subject.pinned_until > now):
+            return False
+        return all(
+            q is None or state.expired(q, now)
+            for q, state in zip(self.quotas, subject.states, strict=True)
+        )
+
+    def row(self, costs: int | list[int]) -> list[int]:
+        return [costs] * len(self.kinds) if isinstance(costs, int) else costs
+
+    # ---- the decision
+
+    def judge(
+        self, subject: Subject, quotas: list[Quota | None], costs: list[int], now: int
+    ) -> Judged:
+        ban = min(max(subject.ban_until - now, 0), subject.ban_length)
+        verdicts = {
+            i: subject.states[i].decide(q, now, costs[i]) for i, q in enumerate(quotas) if q
+        }
+        shadows = {i for i in verdicts if quotas[i].shadow}  # type: ignore[union-attr]
+        holding = [i for i in verdicts if i not in shadows]
+        refusing = [i for i in holding if not verdicts[i].allowed]
+        shadow = any(not verdicts[i].allowed for i in shadows)
+
+        def wait(i: int) -> float:
+            retry = verdicts[i].retry
+            return inf if retry is None else retry
+
+        def used(i: int) -> Fraction:
+            return Fraction(verdicts[i].level, quotas[i].capacity)  # type: ignore[union-attr]
+
+        if ban and all(wait(i) <= ban for i in refusing):
+            reset = max([ban, *(verdicts[i].reset for i in holding)])
+            return Judged(False, shadow, None, True, Verdict(False, 0, ban, reset), verdicts)
+        if not holding:
+            return Judged(True, shadow, None, False, Verdict(True, 0, 0, 0), verdicts)
+        # max() returns the first of equals.
+        binding = max(refusing, key=wait) if refusing else max(holding, key=used)
+        return Judged(not refusing, shadow, binding, False, verdicts[binding], verdicts)
+
+    def decision(self, judged: Judged, quotas: list[Quota | None]) -> Decision:
+        allowed, shadow, verdict = judged.allowed, judged.shadow, judged.verdict
+        retry = verdict.retry
+        if not allowed and self.shadow:
+            allowed, shadow, retry = True, True, 0
+        limit = remaining = 0
+        if judged.binding is not None:
+            quota = quotas[judged.binding]
+            assert quota is not None
+            limit = quota.limit
+            remaining = max(quota.capacity - verdict.level, 0) // (quota.interval or 1)
+        elif not judged.banned:
+            limit, remaining = LIMIT_MAX, COST_MAX
+        return Decision(
+            allowed,
+            limit,
+            remaining,
+            seconds_of(retry),
+            seconds_of(verdict.reset),
+            judged.binding,
+            shadow,
+        )
+
+    def peek(self, key: object, costs: int | list[int], now_ns: int) -> Decision:
+        if not self.enabled:
+            return UNLIMITED
+        now = self.ticks(now_ns)
+        self.know(self.quotas)
+        subject = self.subjects.get(key) or self.fresh()
+        self.look(subject, self.quotas, now)
+        return self.decision(self.judge(subject, self.quotas, self.row(costs), now), self.quotas)
+
+    def hit(
+        self,
+        key: object,
+        costs: int | list[int],
+        now_ns: int,
+        quotas: list[Quota | None] | None = None,
+    ) -> Decision:
+        if not self.enabled:
+            return UNLIMITED
+        quotas = self.quotas if quotas is None else quotas
+        return self.decision(self.charge(key, self.row(costs), self.ticks(now_ns), quotas), quotas)
+
+    def charge(
+        self, key: object, costs: list[int], now: int, quotas: list[Quota | None]
+    ) -> Judged:
+        self.know(quotas)
+        subject = self.subjects.get(key) or self.fresh()
+        self.tidy(subject, now)
+        self.look(subject, quotas, now)
+        judged = self.judge(subject, quotas, costs, now)
+        for i, verdict in judged.verdicts.items():
+            quota, state = quotas[i], subject.states[i]
+            assert quota is not None
+            if judged.allowed and verdict.allowed and costs[i]:
+                state.charge(quota, now, costs[i])
+                self.subjects[key] = subject
+            elif not isinstance(state, SlidingLog) and (not verdict.allowed or not costs[i]):
+                state.look(quota, now)  # what a clock's step left too far ahead is cut for good
+        return judged
+
+    def project(self, key: object, events: list[int | list[int]], now_ns: int) -> float:
+        """Seconds until the last of them is admitted, each made as soon as it can be."""
+        if not self.enabled or self.shadow:
+            return 0.0
+        now = at = self.ticks(now_ns)
+        self.know(self.quotas)
+        subject = deepcopy(self.subjects.get(key) or self.fresh())
+        at += min(max(subject.ban_until - now, 0), subject.ban_length)
+        subject.ban_until = 0
+        for costs in events:
+            row = self.row(costs)
+            while at <= CLOCK_MAX:
+                self.look(subject, self.quotas, at)
+                judged = self.judge(subject, self.quotas, row, at)
+                if judged.allowed:
+                    break
+                if judged.verdict.retry is None:
+                    return inf
+                at += judged.verdict.retry
+            else:
+                return inf
+            for i, verdict in judged.verdicts.items():
+                quota = self.quotas[i]
+                if quota and verdict.allowed:
+                    subject.states[i].charge(quota, at, row[i])
+        return seconds_of(at - now)
+
+    # ---- the other operations
+
+    def penalize(self, key: object, costs: int | list[int], now_ns: int) -> None:
+        now = self.ticks(now_ns)
+        self.exceed(key, self.row(costs), now)
+
+    def exceed(self, key: object, costs: list[int], now: int) -> None:
+        """Charges past the limit, by at most one burst."""
+        self.know(self.quotas)
+        subject = self.made(key)
+        self.look(subject, self.quotas, now)
+        for quota, state, cost in zip(self.quotas, subject.states, costs, strict=True):
+            if quota and cost:
+                state.penalize(quota, now, cost)
+
+    def reward(self, key: object, costs: int | list[int], now_ns: int) -> None:
+        now, subject = self.ticks(now_ns), self.subjects.get(key)
+        if subject is None:
+            return
+        self.look(subject, self.quotas, now)
+        for i, cost in enumerate(self.row(costs)):
+            quota, state = self.quotas[i], subject.states[i]
+            if quota is None:
+                continue
+            if not isinstance(state, Gcra):
+                state.reward(quota, now, cost)
+                continue
+            given = state.give(quota, now, cost * quota.interval)
+            if subject.gifts:
+                subject.gifts[i].given += given
+                subject.gifts[i].lowest = 0
+
+    def reset(self, key: object) -> None:
+        self.subjects.pop(key, None)
+
+    def ban(self, key: object, seconds: float, now_ns: int) -> None:
+        subject = self.made(key)
+        subject.ban_length = ceil(seconds * 1e9) * TICKS_PER_NS
+        subject.ban_until = self.ticks(now_ns) + subject.ban_length
+
+    def unban(self, key: object, now_ns: int) -> None:
+        subject = self.subjects.get(key)
+        if subject is not None:
+            subject.ban_until = 0
+            self.tidy(subject, self.ticks(now_ns))
+
+    def reserve(
+        self, key: object, costs: int | list[int], ttl: float, now_ns: int
+    ) -> tuple[Decision, Receipt | None]:
+        now, row = self.ticks(now_ns), self.row(costs)
+        judged = self.charge(key, row, now, self.quotas)
+        decision = self.decision(judged, self.quotas)
+        if not judged.allowed:
+            return decision, None
+        subject = self.made(key)
+        lapses = now + ceil(ttl * 1e9) * TICKS_PER_NS
+        if subject.open == 0:
+            self.generations += 1
+            subject.generation = self.generations
+            subject.pinned_until = 0
+            subject.gifts = [Gifts() for _ in self.quotas]
+        subject.open += 1
+        subject.pinned_until = max(subject.pinned_until, lapses)
+        receipt = Receipt(key, subject.generation, lapses, [], [], [], [])
+        for i, state in enumerate(subject.states):
+            quota, verdict = self.quotas[i], judged.verdicts.get(i)
+            charged = quota is not None and verdict is not None and verdict.allowed
+            mark = state.tat if isinstance(state, Gcra) else getattr(state, "end", now)
+            receipt.costs.append(row[i] if charged else None)
+            receipt.marks.append(mark)
+            receipt.intervals.append(quota.interval if quota else 0)
+            receipt.given.append(subject.gifts[i].given)
+        return decision, receipt
+
+    def settle(self, receipt: Receipt, costs: int | list[int], now_ns: int) -> None:
+        """Gives back what is still counted of the rest, or charges what is more."""
+        if not receipt.open:
+            return
+        receipt.open = False
+        now, row = self.ticks(now_ns), self.row(costs)
+        over = [
+            0 if reserved is None else max(cost - reserved, 0)
+            for cost, reserved in zip(row, receipt.costs, strict=True)
+        ]
+        if any(over):
+            self.exceed(receipt.key, over, now)
+        subject = self.subjects.get(receipt.key)
+        if subject is None or not subject.open or subject.generation != receipt.generation:
+            return
+        self.look(subject, self.quotas, now)
+        for i, reserved in enumerate(receipt.costs):
+            if reserved is not None and row[i] < reserved and now < receipt.lapses:
+                self.refund(subject, receipt, i, now, reserved - row[i])
+        subject.open -= 1
+        self.tidy(subject, now)
+
+    def refund(self, subject: Subject, receipt: Receipt, i: int, now: int, units: int) -> None:
+        quota, state, mark = self.quotas[i], subject.states[i], receipt.marks[i]
+        if quota is None:
+            return
+        if not isinstance(state, Gcra):
+            state.refund(quota, now, mark, units)
+            return
+        # Of its own interval, wherever that lies now, the part that is still ahead.
+        gifts = subject.gifts[i]
+        if mark > gifts.lowest:
+            mark = max(mark - (gifts.given - receipt.given[i]), 0)
+        amount = units * min(quota.interval, receipt.intervals[i])
+        gifts.given += state.give(quota, now, min(amount, max(mark - now, 0)))
+        gifts.lowest = min(gifts.lowest, mark)
+
+
+def hit_all(
+    triples: list[tuple[Limiter, object, int | list[int]]], now_ns: int
+) -> tuple[Decision, int]:
+    """All or none: the decision that binds, and which of the triples it is of. The events of
+    one limiter and key are one."""
+    rows: dict[tuple[int, object], tuple[int, list[int]]] = {}
+    for i, (limiter, key, costs) in enumerate(triples):
+        first, row = rows.get((id(limiter), key), (i, [0] * len(limiter.kinds)))
+        rows[id(limiter), key] = (first, [a + b for a, b in zip(row, limiter.row(costs), strict=True)])
+    seen: list[tuple[int, Decision, Fraction]] = []
+    for i, row in rows.values():
+        limiter, key, _ = triples[i]
+        decision = limiter.peek(key, row, now_ns)
+        share = Fraction(-1)
+        if decision.quota is not None:
+            judged = limiter.judge(
+                limiter.subjects.get(key) or limiter.fresh(), limiter.quotas, row, limiter.ticks(now_ns)
+            )
+            quota = limiter.quotas[decision.quota]
+            assert quota is not None
+            share = Fraction(judged.verdict.level, quota.capacity)
+        seen.append((i, decision, share))
+    refused = [one for one in seen if not one[1].allowed]
+    if refused:
+        i, decision, _ = max(refused, key=lambda one: one[1].retry_after)
+    else:
+        for first, row in rows.values():
+            limiter, key, _ = triples[first]
+            limiter.hit(key, row, now_ns)
+        i, decision, _ = max(seen, key=lambda one: one[2])
+    return decision._replace(shadow=any(one[1].shadow for one in seen)), i
