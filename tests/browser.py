@@ -216,4 +216,4 @@ class Page:
     async def screenshot(self, path: Path) -> None:
         """Saves what the page looks like, as PNG."""
         answer = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(answer["data"]))  # noqa: ASYNC240
+        path.write_bytes(base64.b64decode(answer["data"]))
