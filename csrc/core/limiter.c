@@ -11,20 +11,16 @@ static sg_status hit_any(sg_table *table, const sg_quota *quotas, sg_fingerprint
         sg_cell_tidy(table, cell, now);
     sg_look(table, quotas, cell, now, &v);
     sg_judge(table, quotas, &v, costs, now, out);
-    sg_keep_cut(table, quotas, cell, &v, costs);
-    if (!out->allowed)
+    sg_keep_cut(table, cell, &v);
+    if (!out->allowed || v.charging == 0)
         return SG_OK;
-    bool charged[SG_QUOTAS_MAX] = {false}, any = false;
-    for (unsigned i = 0; i < table->layout.quotas; i++)
-        any |= charged[i] = sg_is_charged(quotas, out, costs, i);
-    if (!any)
-        return SG_OK;
-    sg_status status = SG_OK;
-    if (cell == NULL || table->layout.logs)
-        status = sg_prepare(table, fp, charged, now, &cell);
-    if (status == SG_OK)
-        sg_charge(table, quotas, cell, &v, out, costs, now);
-    return status;
+    if (cell == NULL || table->layout.logs) {
+        sg_status status = sg_prepare(table, fp, v.charging, now, &cell);
+        if (status != SG_OK)
+            return status;
+    }
+    sg_charge(table, quotas, cell, &v, costs, now);
+    return SG_OK;
 }
 
 sg_status sg_hit(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,

@@ -28,11 +28,9 @@ static void free_copies(sg_table *table, const sg_ref copies[SG_QUOTAS_MAX]) {
 }
 
 /* Charges the view itself. */
-static void charge_view(const sg_table *table, const sg_quota *quotas, sg_view *v,
-                        const sg_decision *decision, const uint64_t *costs, sg_ticks at) {
-    for (unsigned i = 0; i < table->layout.quotas; i++) {
-        if (!sg_is_charged(quotas, decision, costs, i))
-            continue;
+static void charge_view(const sg_quota *quotas, sg_view *v, const uint64_t *costs, sg_ticks at) {
+    for (unsigned left = v->charging; left != 0; left &= left - 1) {
+        const unsigned i = (unsigned)__builtin_ctz(left);
         if (v->log[i] != NULL)
             sg_log_add(v->log[i], at, quotas[i].period, costs[i]);
         else
@@ -67,7 +65,7 @@ sg_status sg_project(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                 goto done;
             at += decision.verdict.retry;
         }
-        charge_view(table, quotas, &v, &decision, row, at);
+        charge_view(quotas, &v, row, at);
     }
     if (status == SG_OK)
         *wait = at - now;

@@ -10,7 +10,6 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                      sg_receipt *receipt) {
     sg_view v;
     sg_record *record;
-    bool charged[SG_QUOTAS_MAX] = {false};
     sg_table_know(table, quotas);
     sg_cell *cell = sg_table_find(table, fp);
     if (cell != NULL)
@@ -18,13 +17,11 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     sg_look(table, quotas, cell, now, &v);
     sg_judge(table, quotas, &v, costs, now, out);
     memset(receipt, 0, sizeof *receipt);
-    sg_keep_cut(table, quotas, cell, &v, costs);
+    sg_keep_cut(table, cell, &v);
     if (!out->allowed)
         return SG_OK;
-    for (unsigned i = 0; i < table->layout.quotas; i++)
-        charged[i] = sg_is_charged(quotas, out, costs, i);
     bool known = cell != NULL;
-    sg_status status = sg_prepare(table, fp, charged, now, &cell);
+    sg_status status = sg_prepare(table, fp, v.charging, now, &cell);
     if (status != SG_OK)
         return status;
     status = sg_record_of(table, fp, now, &cell, &record);
@@ -33,7 +30,7 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
             sg_table_remove(table, cell);
         return status;
     }
-    sg_charge(table, quotas, cell, &v, out, costs, now);
+    sg_charge(table, quotas, cell, &v, costs, now);
     if (record->open++ == 0) {
         record->generation = ++table->generation;
         record->pinned_until = 0;

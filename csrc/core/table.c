@@ -177,14 +177,12 @@ void sg_table_clear(sg_table *table) {
 
 void sg_table_free(sg_table *table) { sg_table_clear(table); }
 
-void sg_table_know(sg_table *table, const sg_quota *quotas) {
-    for (unsigned i = 0; i < table->layout.quotas; i++) {
-        const sg_quota *known = &table->quotas[i], *q = &quotas[i];
-        if (!q->unlimited &&
-            (known->unlimited || (q->algorithm == SG_GCRA ? q->capacity > known->capacity
-                                                          : q->period > known->period)))
-            table->quotas[i] = *q;
-    }
+void sg_table_learn(sg_table *table, unsigned i, const sg_quota *quota) {
+    const sg_quota *known = &table->quotas[i];
+    if (!quota->unlimited &&
+        (known->unlimited || (quota->algorithm == SG_GCRA ? quota->capacity > known->capacity
+                                                          : quota->period > known->period)))
+        table->quotas[i] = *quota;
 }
 
 void sg_table_each(sg_table *table, void (*visit)(void *context, sg_table *, sg_cell *),

@@ -86,7 +86,16 @@ void sg_table_free(sg_table *table);
 
 /* Tells the table of numbers in use, by which it expires and evicts: of several for one
  * quota those that reach furthest, so that nothing is dropped that may still count. */
-void sg_table_know(sg_table *table, const sg_quota *quotas);
+void sg_table_learn(sg_table *table, unsigned i, const sg_quota *quota);
+
+static inline void sg_table_know(sg_table *table, const sg_quota *quotas) {
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        /* One that is unlimited, or not known yet, has zeros. */
+        if (SG_UNLIKELY(quotas[i].period > table->quotas[i].period ||
+                        quotas[i].capacity > table->quotas[i].capacity))
+            sg_table_learn(table, i, &quotas[i]);
+    }
+}
 
 void sg_table_clear(sg_table *table);
 

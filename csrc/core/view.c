@@ -32,14 +32,20 @@ void sg_judge(const sg_table *table, const sg_quota *quotas, sg_view *v,
     unsigned refused = SG_NONE, fullest = SG_NONE;
     sg_ticks reset = v->ban;
     *out = (sg_decision){.binding = SG_NONE};
+    v->charging = v->standing = 0;
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         const sg_quota *q = &quotas[i];
         if (q->unlimited)
             continue;
         sg_verdict *verdict = &v->verdict[i];
         *verdict = sg_decide(q, &v->state[i], v->log[i], now, costs[i], &v->next[i]);
+        const unsigned bit = 1u << i;
         if (!verdict->allowed)
-            out->refusals |= (uint8_t)(1u << i);
+            out->refusals |= (uint8_t)bit;
+        if (verdict->allowed && costs[i] > 0)
+            v->charging |= bit;
+        else
+            v->standing |= bit;
         if (q->shadow) {
             out->shadow |= !verdict->allowed;
             continue;
@@ -97,7 +103,7 @@ static sg_status prepare_log(sg_table *table, sg_fingerprint fp, unsigned i, sg_
     return SG_OK;
 }
 
-sg_status sg_prepare(sg_table *table, sg_fingerprint fp, const bool *charged, sg_ticks now,
+sg_status sg_prepare(sg_table *table, sg_fingerprint fp, unsigned charging, sg_ticks now,
                          sg_cell **cell) {
     bool inserted = *cell == NULL;
     sg_status status = SG_OK;
@@ -106,7 +112,7 @@ sg_status sg_prepare(sg_table *table, sg_fingerprint fp, const bool *charged, sg
     if (status != SG_OK)
         return status;
     for (unsigned i = 0; table->layout.logs && i < table->layout.quotas; i++) {
-        if (charged[i] && table->layout.algorithm[i] == SG_SLIDING_LOG) {
+        if ((charging >> i & 1u) && table->layout.algorithm[i] == SG_SLIDING_LOG) {
             status = prepare_log(table, fp, i, now, cell);
             if (status != SG_OK) {
                 if (inserted)
@@ -119,10 +125,9 @@ sg_status sg_prepare(sg_table *table, sg_fingerprint fp, const bool *charged, sg
 }
 
 void sg_charge(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
-                   const sg_decision *decision, const uint64_t *costs, sg_ticks now) {
-    for (unsigned i = 0; i < table->layout.quotas; i++) {
-        if (!sg_is_charged(quotas, decision, costs, i))
-            continue;
+               const uint64_t *costs, sg_ticks now) {
+    for (unsigned left = v->charging; left != 0; left &= left - 1) {
+        const unsigned i = (unsigned)__builtin_ctz(left);
         if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
             sg_state state = sg_cell_state(table, cell, i);
             sg_log_add(sg_state_log(table, i, &state), now, quotas[i].period, costs[i]);
@@ -132,26 +137,27 @@ void sg_charge(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_
     }
 }
 
-void sg_keep_cut(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
-                 const uint64_t *costs) {
-    for (unsigned i = 0; cell != NULL && i < table->layout.quotas; i++) {
-        if (!quotas[i].unlimited && (!v->verdict[i].allowed || costs[i] == 0))
-            sg_cell_set_state(table, cell, i, &v->next[i]);
+void sg_keep_cut(sg_table *table, sg_cell *cell, const sg_view *v) {
+    for (unsigned left = cell == NULL ? 0 : v->standing; left != 0; left &= left - 1) {
+        const unsigned i = (unsigned)__builtin_ctz(left);
+        sg_cell_set_state(table, cell, i, &v->next[i]);
     }
 }
 
 sg_status sg_cell_for(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                           const uint64_t *costs, sg_ticks now, sg_cell **cell) {
-    bool charged[SG_QUOTAS_MAX] = {false};
+    unsigned charging = 0;
     sg_table_know(table, quotas);
-    for (unsigned i = 0; i < table->layout.quotas; i++)
-        charged[i] = !quotas[i].unlimited && costs[i] > 0;
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        if (!quotas[i].unlimited && costs[i] > 0)
+            charging |= 1u << i;
+    }
     *cell = sg_table_find(table, fp);
     if (*cell != NULL) {
         sg_view v;
         sg_look(table, quotas, *cell, now, &v); /* expires the logs, so that they have room */
     }
-    return sg_prepare(table, fp, charged, now, cell);
+    return sg_prepare(table, fp, charging, now, cell);
 }
 
 void sg_penalize_one(sg_table *table, const sg_quota *q, sg_cell *cell, unsigned i,

@@ -13,7 +13,9 @@ typedef struct {
     sg_log *log[SG_QUOTAS_MAX];
     sg_state next[SG_QUOTAS_MAX];
     sg_verdict verdict[SG_QUOTAS_MAX];
-    sg_ticks ban; /* ticks that a ban has still to run */
+    sg_ticks ban;      /* ticks that a ban has still to run */
+    unsigned charging; /* bit i: quota i is charged if the event is admitted */
+    unsigned standing; /* bit i: next[i] is its state as it stands, cut and rolled on */
 } sg_view;
 
 /* Copies the states of a cell (NULL: of a key never seen), and expires its logs. */
@@ -23,25 +25,18 @@ void sg_look(sg_table *table, const sg_quota *quotas, sg_cell *cell, sg_ticks no
 void sg_judge(const sg_table *table, const sg_quota *quotas, sg_view *v, const uint64_t *costs,
               sg_ticks now, sg_decision *out);
 
-/* Whether quota i is charged for an event that was admitted. */
-static inline bool sg_is_charged(const sg_quota *quotas, const sg_decision *decision,
-                              const uint64_t *costs, unsigned i) {
-    return !quotas[i].unlimited && costs[i] > 0 && !((decision->refusals >> i) & 1u);
-}
-
 /* All memory that charging needs, before anything is charged. A cell that this made and
  * that stays without a charge is forgotten again. Cells may move: *cell follows. */
-sg_status sg_prepare(sg_table *table, sg_fingerprint fp, const bool *charged, sg_ticks now,
+sg_status sg_prepare(sg_table *table, sg_fingerprint fp, unsigned charging, sg_ticks now,
                      sg_cell **cell);
 
 /* Charges an event that was admitted. */
 void sg_charge(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
-               const sg_decision *decision, const uint64_t *costs, sg_ticks now);
+               const uint64_t *costs, sg_ticks now);
 
 /* What is not charged is still cut for good where a clock's step left it too far ahead; else
  * it would hold until the clock is back where it was. */
-void sg_keep_cut(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_view *v,
-                 const uint64_t *costs);
+void sg_keep_cut(sg_table *table, sg_cell *cell, const sg_view *v);
 
 /* The key's cell, with memory for a charge of `costs` to each limited quota. */
 sg_status sg_cell_for(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
