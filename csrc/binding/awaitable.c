@@ -416,6 +416,7 @@ static PyType_Slot call_slots[] = {
     {Py_tp_traverse, (void *)call_traverse},
     {Py_tp_clear, (void *)call_clear},
     {Py_tp_repr, (void *)call_repr},
+    {Py_tp_iter, (void *)PyObject_SelfIter}, /* for `yield from call.__await__()` */
     {Py_tp_iternext, (void *)call_iternext},
     {Py_am_await, (void *)Py_NewRef},
     {Py_am_send, (void *)call_send},
