@@ -18,7 +18,8 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 # pip builds in the checkout; what an earlier version left there must not get into the wheel.
-PIP_INSTALL := rm -rf build/lib* build/bdist* && $(PY) -m pip install --quiet --disable-pip-version-check
+CLEAN_BUILD := rm -rf build/lib* build/bdist*
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py MANIFEST.in \
 	$(shell find csrc python -type f ! -name '*.so' ! -name '*.pyc' ! -path '*.egg-info/*')
 
@@ -33,18 +34,22 @@ $(VENV)/.made: scripts/find-python
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.made $(SOURCES)
+	$(CLEAN_BUILD)
 	$(PIP_INSTALL) '.[demo]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.made $(SOURCES)
+	$(CLEAN_BUILD)
 	SLUICEGATE_WERROR=1 $(PIP_INSTALL) '.[test]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made $(SOURCES)
+	$(CLEAN_BUILD)
 	$(PIP_INSTALL) '.[dev]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.made $(SOURCES)
+	$(CLEAN_BUILD)
 	$(PIP_INSTALL) '.[bench]'
 	touch $@
 
