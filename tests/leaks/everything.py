@@ -1,0 +1,207 @@
+"""Calls everything of the extension, the errors too, and shows that nothing is kept.
+
+    python tests/leaks/everything.py [ROUNDS]
+
+Under a debug build of CPython it watches the sum of all reference counts, else the
+resident memory of the process. Ends with 1 if either grows.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from sluicegate import _core
+
+QUOTA = _core.Quota(5, 60, name="m")
+SIZE = _core.Quota(500, 60, name="b")
+CLOCK = _core.Clock()
+
+
+def table(*algorithms: str, **more: Any) -> _core.Table:
+    return _core.Table(algorithms or ("gcra", "gcra"), clock=CLOCK, **more)
+
+
+LIMITER = _core.Limiter(table(), [QUOTA, SIZE])
+FULL = _core.Limiter(table(max_keys=1, on_full="raise"), [QUOTA, SIZE])
+FULL.ban_nowait("somebody", 3e8)
+SLOTS = _core.Slots(_core.Table([]), 2)
+
+
+def values() -> None:
+    quota = _core.Quota(7, 60.0, burst=9, name="q")
+    assert quota == _core.Quota(7, 60.0, burst=9, name="q") and hash(quota) and repr(quota)
+    quota.__getnewargs_ex__()  # type: ignore[attr-defined]
+    decision = _core.Decision(False, quota=quota, retry_after=1.5)
+    assert decision == _core.Decision(False, quota=quota, retry_after=1.5) and hash(decision)
+    decision.__getnewargs_ex__()  # type: ignore[attr-defined]
+    assert repr(decision) and decision.as_dict() and decision.quota is quota
+    assert (decision.limit, decision.remaining, decision.retry_after) == (7, 0, 1.5)
+    _core.fingerprint(bytes(16), "\ud800")
+    clock = _core.Clock(5.0)
+    clock.ns += 1
+    assert clock.time() and repr(clock)
+
+
+def hits() -> None:
+    for key in ("k", b"k", "é", "\ud800", "".join(("u", "ser"))):
+        LIMITER.hit_nowait(key)
+    LIMITER.hit_nowait("k", 3)
+    LIMITER.hit_nowait(key="k", cost={"b": 3})
+    LIMITER.hit_nowait("k", quotas=[_core.Quota(9, 60), None])
+    LIMITER.peek_nowait("k", {"m": 2}).as_dict()
+    LIMITER.hit_many_nowait([("a", 1), (b"b", {"m": 2}), ("c", 9)])
+    _core.hit_all_nowait([(LIMITER, "a", 1), (FULL, "somebody", 1), (LIMITER, "a", 2)])
+    _core.hit_all_nowait([(LIMITER, f"{CLOCK.ns % 50}", 1), (LIMITER, "z", 0)])
+    LIMITER.project_nowait("k", [1, {"b": 2}])
+    CLOCK.ns += 1_000_000_000
+
+
+def others() -> None:
+    LIMITER.penalize_nowait("p", 2)
+    LIMITER.reward_nowait("p", 1)
+    LIMITER.ban_nowait("p", 5)
+    LIMITER.unban_nowait("p")
+    LIMITER.reset_nowait("p")
+    decision, receipt = LIMITER.reserve_nowait("r", 2)
+    if receipt is not None:
+        assert receipt.reserved and receipt.open and decision
+        receipt.settle_nowait(1)
+        receipt.settle_nowait({"m": 0})
+    LIMITER.reserve_nowait("r")
+    LIMITER.reset_nowait("r")
+    handle = LIMITER.bind("h")
+    handle.hit_nowait()
+    handle.hit_nowait(cost=2)
+    handle.peek_nowait({"b": 2})
+    assert handle.key and handle.limiter and LIMITER.quotas and LIMITER.table
+    LIMITER.table.counters()
+    LIMITER.table.top(3, refused=True)
+    one, two = SLOTS.acquire_nowait("s"), SLOTS.acquire_nowait("s")
+    assert SLOTS.acquire_nowait("s") is None and one is not None and two is not None
+    one.release_nowait()
+    two.release_nowait()
+    SLOTS.acquire_nowait("forgotten")
+    SLOTS.count_nowait("s")
+
+
+def made_and_gone() -> None:
+    class Mine(_core.Limiter):
+        pass
+
+    limiter: Any = Mine(table("sliding-log"), [_core.Quota(5, 9, algorithm="sliding-log")])
+    limiter.itself = limiter
+    limiter.call = limiter.hit_awaitable("never")
+    for _ in range(7):
+        limiter.hit_nowait("k")
+    limiter._rebind(table("fixed-window"), [_core.Quota(5, 9, algorithm="fixed-window")])
+    limiter.reserve_nowait("k")
+    limiter.bind("k").hit_nowait()
+    by_call = _core.Limiter(_core.Table(["gcra"], clock=lambda: 5.0), [QUOTA])
+    by_call.hit_nowait("k")
+
+
+def awaited() -> None:
+    for call in (
+        LIMITER.hit_awaitable("k"),
+        LIMITER.hit_awaitable("k", cost=2, quotas=[None, None]),
+        LIMITER.bind("k").hit_awaitable(1),
+    ):
+        run: Any = call
+        try:
+            run.send(None)
+        except StopIteration as stop:
+            assert stop.value is not None
+    LIMITER.hit_awaitable("never")
+    closed: Any = LIMITER.hit_awaitable("closed")
+    closed.close()
+
+    class Gate(_core.Connections):
+        async def _refused(self, *refusal: Any) -> Any:
+            return refusal
+
+    for end in ("send", "throw", "close"):
+        passed: Any = Gate().check_message_awaitable("nobody", 5)
+        try:
+            getattr(passed, end)(*{"send": [None], "throw": [ValueError], "close": []}[end])
+        except (StopIteration, ValueError):
+            pass
+
+
+def errors() -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: LIMITER.hit_nowait(5),  # type: ignore[arg-type]
+        lambda: LIMITER.hit_nowait("k", -1),
+        lambda: LIMITER.hit_nowait("k", 1.5),  # type: ignore[arg-type]
+        lambda: LIMITER.hit_nowait("k", {"x": 1}),
+        lambda: LIMITER.hit_nowait("k", {"m": None}),  # type: ignore[dict-item]
+        lambda: LIMITER.hit_nowait("k", quotas=[QUOTA]),
+        lambda: LIMITER.hit_nowait("k", quotas=[QUOTA, 5]),  # type: ignore[list-item]
+        lambda: LIMITER.hit_many_nowait([("k", 1), ("k", -1)]),
+        lambda: LIMITER.project_nowait("k", [1, -1]),
+        lambda: LIMITER.ban_nowait("k", -1),
+        lambda: LIMITER.bind(5),  # type: ignore[arg-type]
+        lambda: FULL.hit_nowait("nobody"),
+        lambda: FULL.ban_nowait("nobody", 5),
+        lambda: _core.hit_all_nowait([(LIMITER, "y", 1), (FULL, "nobody", 1)]),
+        lambda: _core.hit_all_nowait([(LIMITER, "y", 1), (LIMITER, "y")]),  # type: ignore[list-item]
+        lambda: _core.Quota(0, 1),
+        lambda: _core.Quota(1, 1, algorithm="x"),
+        lambda: _core.Decision(True, retry_after=-1),
+        lambda: _core.Table(["x"]),
+        lambda: _core.Table(["gcra"], secret=b"x"),
+        lambda: _core.Table(["gcra"], clock=lambda: 1 / 0),
+        lambda: _core.Limiter(table(), [QUOTA]),
+        lambda: _core.Slots(table(), 1),
+        lambda: _core.Clock(float("nan")),
+        lambda: LIMITER.hit_awaitable(5).send(None),  # type: ignore[arg-type,attr-defined]
+    ]
+    for call in calls:
+        try:
+            call()
+        except (TypeError, ValueError, ZeroDivisionError, _core.StoreFullError):
+            continue
+        raise AssertionError("no error came")
+
+
+EVERYTHING = (values, hits, others, made_and_gone, awaited, errors)
+
+
+def resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def measure() -> int:
+    gc.collect()
+    count: Callable[[], int] = getattr(sys, "gettotalrefcount", resident)
+    return count()
+
+
+def run(rounds: int) -> None:
+    for _ in range(rounds):
+        for work in EVERYTHING:
+            work()
+
+
+def main(rounds: int) -> int:
+    warnings.simplefilter("ignore")
+    counted = hasattr(sys, "gettotalrefcount")
+    run(max(20, rounds // 10))
+    seen = [measure()]
+    for _ in range(5):
+        run(rounds // 5)
+        seen.append(measure())
+    # A few references are the measuring itself; a leak is at least one a round.
+    slack = max(50, rounds // 20) if counted else 1_000_000
+    # The first part may still warm caches up.
+    grown = seen[-1] - seen[1]
+    print("references" if counted else "resident bytes", seen, "grown by", grown)
+    return int(grown > slack)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
