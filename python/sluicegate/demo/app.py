@@ -31,7 +31,7 @@ def create_app(settings: DemoSettings | None = None) -> FastAPI:
     """
     settings = settings or DemoSettings()
     chat = Chat(settings)
-    monitor = Monitor(chat.watched)
+    monitor = Monitor(chat.watched, chat.room)
     feed = Feed(monitor, settings)
     registry = CollectorRegistry()
     registry.register(

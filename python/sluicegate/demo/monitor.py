@@ -12,6 +12,7 @@ from typing import Any
 from sluicegate.observe import snapshot
 
 from .outbox import Outbox
+from .room import Room
 from .watching import Watched
 
 EVERY_SECONDS = 0.5
@@ -23,8 +24,11 @@ TOP = 8
 class Monitor:
     """Takes samples, keeps the last two minutes, and hands them to those who look."""
 
-    def __init__(self, watched: Watched, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, watched: Watched, room: Room, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._watched = watched
+        self._room = room
         self._now = now
         self._samples: deque[dict[str, Any]] = deque(maxlen=int(KEPT_SECONDS / EVERY_SECONDS))
         self._viewers: set[Outbox] = set()
@@ -67,6 +71,7 @@ class Monitor:
             + violations.get("connection_rate", 0),
             "keys": counters["keys"],
             "bytes": counters["bytes"],
+            "missed": self._room.dropped,
             "hottest": messages["hottest"],
             "most_refused": messages["most_refused"],
         }

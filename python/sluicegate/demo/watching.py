@@ -10,6 +10,9 @@ from sluicegate import _core
 from sluicegate.websocket import WebSocketLimits, WebSocketRateLimiter
 
 
+_UNITS = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
+
+
 class Watched:
     """A WebSocketRateLimiter whose limits are the same for all clients."""
 
@@ -50,11 +53,8 @@ def allowance_of(decision: _core.Decision) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=64)
 def _label(quota: _core.Quota) -> str:
-    period = "" if quota.period == 1 else f"{quota.period:g} "
-    unit = "second" if quota.period == 1 else "seconds"
-    if quota.period == 60:
-        period, unit = "", "minute"
-    text = f"{quota.limit} per {period}{unit}"
+    period = _UNITS.get(quota.period) or f"{quota.period:g} seconds"
+    text = f"{quota.limit} per {period}"
     return text if quota.burst == quota.limit else f"{text}, {quota.burst} at once"
 
 

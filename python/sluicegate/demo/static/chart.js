@@ -4,13 +4,13 @@ const FOOT = 20;
 
 function niceCeiling(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1)));
-  for (const step of [1, 2, 2.5, 5, 10]) if (value <= step * power) return step * power;
+  for (const step of [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10]) if (value <= step * power) return step * power;
   return 10 * power;
 }
 
 export class Chart {
   // series: [{key, color}] with color a custom property's name; stacked from below.
-  constructor(canvas, series, { span, least = 5 }) {
+  constructor(canvas, series, { span, least = 4 }) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.series = series;

@@ -85,7 +85,11 @@ function settle(admitted, reply) {
   if (sent && !sent.pressed) {
     addHeld(sent.text);
     const input = at("text");
-    if (!input.value) input.value = sent.text; // what was held back is not lost
+    if (!input.value) {
+      // What was held back is not lost: Enter sends it again, typing replaces it.
+      input.value = sent.text;
+      input.select();
+    }
   } else {
     countHeld();
   }
@@ -114,19 +118,26 @@ function tell(told) {
     at("tank").setAttribute("aria-valuemax", told.capacity);
     for (const of of document.querySelectorAll(".of")) of.textContent = `of ${told.capacity} left`;
   }
+  figures(clock());
 }
 
-let lastWhole = null;
 function draw() {
   requestAnimationFrame(draw);
   if (!allowance) return;
   const now = clock();
-  const level = allowance.level(now);
-  const share = level / allowance.capacity;
+  const share = allowance.level(now) / allowance.capacity;
   shown = calm.matches ? share : shown + (share - shown) * 0.22;
   const surface = (1 - shown) * 100;
   at("water").style.transform = `translateY(${surface}%)`;
   at("wet").style.setProperty("--surface", `${surface}%`);
+  figures(now);
+}
+requestAnimationFrame(draw);
+
+// The numbers. Also called when the server tells something: a hidden tab draws no frames.
+let lastWhole = null;
+function figures(now) {
+  const level = allowance.level(now);
   const whole = Math.floor(level + 1e-6);
   if (whole !== lastWhole) {
     lastWhole = whole;
@@ -137,6 +148,10 @@ function draw() {
   const rest = allowance.full(now);
   put("next", rest === 0 ? "all here" : `in ${seconds(allowance.next(now))}`);
   put("full", rest === 0 ? "now" : `in ${seconds(rest)}`);
+  for (const soon of document.querySelectorAll(".soon")) {
+    const text = whole === 0 ? `next in ${seconds(allowance.next(now))}` : "";
+    if (soon.textContent !== text) soon.textContent = text;
+  }
   if (held) {
     const left = held.until - now;
     if (left <= 0 && (held.never || whole >= 1)) {
@@ -149,7 +164,6 @@ function draw() {
     }
   }
 }
-requestAnimationFrame(draw);
 
 function put(id, text) {
   const element = at(id);

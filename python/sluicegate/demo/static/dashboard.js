@@ -61,7 +61,8 @@ function show(sample) {
   put("bytes", size(sample.bytes));
   put("rate-words", `${rate(sample.admitted_rate)} admitted and ${rate(sample.refused_rate)} refused a second.`);
   put("places-words", `${count(sample.connections)} open.`);
-  put("places-limit", sample.clients === 1 ? "from 1 client" : `from ${count(sample.clients)} clients`);
+  const from = sample.clients === 1 ? "from 1 client" : `from ${count(sample.clients)} clients`;
+  put("places-limit", sample.missed ? `${from}, ${count(sample.missed)} messages missed by slow readers` : from);
   rank("hottest", sample.hottest, "Nobody yet.");
   rank("most-refused", sample.most_refused, "Nobody was refused.");
 }
