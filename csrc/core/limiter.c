@@ -1,5 +1,6 @@
 #include "limiter.h"
 
+#include "claims.h"
 #include "view.h"
 
 static sg_status hit_any(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
@@ -44,10 +45,18 @@ sg_status sg_hit(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
 
 void sg_peek(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
              const uint64_t *costs, sg_ticks now, sg_decision *out) {
+    static const uint64_t nothing[SG_QUOTAS_MAX];
     sg_view v;
+    sg_decision as_it_stands;
     sg_table_know(table, quotas);
     sg_look(table, quotas, sg_table_find(table, fp), now, &v);
     sg_judge(table, quotas, &v, costs, now, out);
+    if (!out->allowed)
+        return;
+    /* Nothing is charged, so what remains is what there is. */
+    sg_judge(table, quotas, &v, nothing, now, &as_it_stands);
+    out->binding = as_it_stands.binding;
+    out->verdict = as_it_stands.verdict;
 }
 
 sg_status sg_limiter_penalize(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
@@ -79,10 +88,8 @@ void sg_limiter_reward(sg_table *table, const sg_quota *quotas, sg_fingerprint f
         uint64_t given = sg_reward(&quotas[i], &v.state[i], now, costs[i]);
         sg_cell_set_state(table, cell, i, &v.state[i]);
         sg_record *record = sg_cell_record(table, cell);
-        if (record != NULL && table->layout.algorithm[i] == SG_GCRA) {
-            record->gifts[i].given += given;
-            record->gifts[i].lowest = 0;
-        }
+        if (record != NULL && table->layout.algorithm[i] == SG_GCRA)
+            sg_claims_move(table, record, 0, i, given);
     }
 }
 

@@ -27,7 +27,7 @@ typedef struct {
 sg_status sg_hit(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                  const uint64_t *costs, sg_ticks now, sg_decision *out);
 
-/* Decides and charges nothing. */
+/* Decides and charges nothing; levels are as they stand, without the event. */
 void sg_peek(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
              const uint64_t *costs, sg_ticks now, sg_decision *out);
 
@@ -55,13 +55,12 @@ void sg_limiter_unban(sg_table *table, sg_fingerprint fp, sg_ticks now);
 /* What settling a reservation needs. */
 typedef struct {
     sg_fingerprint fp;
-    uint64_t generation;
+    uint64_t claim; /* its id */
     sg_ticks lapses;
     bool open;
     uint64_t cost[SG_QUOTAS_MAX]; /* what was charged of each quota */
-    uint64_t mark[SG_QUOTAS_MAX];
+    uint64_t mark[SG_QUOTAS_MAX]; /* windows and log; that of gcra is in the claim, and moves */
     sg_ticks interval[SG_QUOTAS_MAX]; /* gcra: ticks a unit when it was charged */
-    uint64_t given[SG_QUOTAS_MAX];    /* gcra: sg_gifts.given when it was charged */
 } sg_receipt;
 
 /* Like sg_hit; when allowed, *receipt is open and the state is kept for `ttl` ticks. */

@@ -1,6 +1,7 @@
-#include "view.h"
-
 #include <string.h>
+
+#include "claims.h"
+#include "view.h"
 
 /* In a receipt: this quota was not charged (a shadow quota that would have refused). */
 #define NOT_CHARGED UINT64_MAX
@@ -25,59 +26,62 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     if (status != SG_OK)
         return status;
     status = sg_record_of(table, fp, now, &cell, &record);
+    if (status == SG_OK)
+        status = sg_claims_make_room(table, fp, record, now, &cell);
     if (status != SG_OK) {
-        if (!known)
+        if (known)
+            sg_cell_tidy(table, cell, now);
+        else
             sg_table_remove(table, cell);
         return status;
     }
     sg_charge(table, quotas, cell, &v, costs, now);
-    if (record->open++ == 0) {
-        record->generation = ++table->generation;
-        record->pinned_until = 0;
-        for (unsigned i = 0; i < table->layout.quotas; i++)
-            record->gifts[i] = (sg_gifts){.lowest = SG_NEVER};
-    }
-    record->pinned_until = sg_max(record->pinned_until, now + ttl);
+    sg_claim *claim = sg_claims_add(table, record);
+    claim->lapses = now + ttl;
+    record->pinned_until = sg_max(record->pinned_until, claim->lapses);
     receipt->fp = fp;
-    receipt->generation = record->generation;
-    receipt->lapses = now + ttl;
+    receipt->claim = claim->id;
+    receipt->lapses = claim->lapses;
     receipt->open = true;
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         bool refused = (out->refusals >> i) & 1u;
         receipt->cost[i] = quotas[i].unlimited || refused ? NOT_CHARGED : costs[i];
         if (receipt->cost[i] == NOT_CHARGED)
             continue;
-        receipt->mark[i] =
-            table->layout.algorithm[i] == SG_SLIDING_LOG ? now : sg_mark(&quotas[i], &v.next[i]);
+        if (table->layout.algorithm[i] == SG_GCRA)
+            claim->end[i] = sg_mark(&quotas[i], &v.next[i]);
+        else
+            receipt->mark[i] = table->layout.algorithm[i] == SG_SLIDING_LOG
+                                   ? now
+                                   : sg_mark(&quotas[i], &v.next[i]);
         receipt->interval[i] = quotas[i].interval;
-        receipt->given[i] = record->gifts[i].given;
     }
     return SG_OK;
 }
 
-/* Gives back `units` of what the receipt charged to quota i. */
+/* Gives back `units` of what the receipt charged to quota i; its claim is at `index`. */
 static void refund_one(sg_table *table, const sg_quota *q, sg_cell *cell, sg_record *record,
-                       const sg_receipt *receipt, unsigned i, sg_ticks now, uint64_t units) {
+                       uint32_t index, const sg_receipt *receipt, unsigned i, sg_ticks now,
+                       uint64_t units) {
     sg_state state = sg_cell_state(table, cell, i);
-    sg_ticks mark = receipt->mark[i];
-    if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
+    switch (table->layout.algorithm[i]) {
+    case SG_SLIDING_LOG: {
         sg_log *log = sg_state_log(table, i, &state);
         if (log != NULL)
-            sg_log_take_at(log, now, q->period, mark, units);
+            sg_log_take_at(log, now, q->period, receipt->mark[i], units);
         return;
     }
-    if (table->layout.algorithm[i] == SG_GCRA) {
-        /* Where its interval lies now: what was given back since moved it, unless all of
-         * that lay above. Some of it may have; then this is too low a mark, and gives less,
-         * never more. */
-        sg_gifts *gifts = &record->gifts[i];
-        if (mark > gifts->lowest)
-            mark = sg_ahead(mark, gifts->given - receipt->given[i]);
-        gifts->given += sg_refund(q, &state, now, mark,
-                                  units * sg_min(q->interval, receipt->interval[i]));
-        gifts->lowest = sg_min(gifts->lowest, mark);
-    } else {
-        sg_refund(q, &state, now, mark, units);
+    case SG_GCRA: {
+        /* The smaller interval: numbers that changed meanwhile must not make it more. */
+        const sg_ticks amount = units * sg_min(q->interval, receipt->interval[i]);
+        const sg_ticks end = sg_claim_at(table, record, index)->end[i];
+        const sg_ticks given = sg_refund(q, &state, now, end, amount);
+        sg_claims_move(table, record, index + 1, i, given);
+        break;
+    }
+    default:
+        sg_refund(q, &state, now, receipt->mark[i], units);
+        break;
     }
     sg_cell_set_state(table, cell, i, &state);
 }
@@ -106,18 +110,19 @@ sg_status sg_settle(sg_table *table, const sg_quota *quotas, sg_receipt *receipt
     sg_view v;
     sg_look(table, quotas, cell, now, &v); /* cuts and expires the logs */
     sg_record *record = sg_cell_record(table, cell);
-    bool held = record != NULL && record->open > 0 && record->generation == receipt->generation;
+    int64_t index = record == NULL ? -1 : sg_claims_find(table, record, receipt->claim);
+    bool held = index >= 0 && now < receipt->lapses;
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         if (quotas[i].unlimited || receipt->cost[i] == NOT_CHARGED)
             continue;
         if (more[i] > 0)
             sg_penalize_one(table, &quotas[i], cell, i, now, more[i]);
-        else if (held && now < receipt->lapses && costs[i] < receipt->cost[i])
-            refund_one(table, &quotas[i], cell, record, receipt, i, now,
+        else if (held && costs[i] < receipt->cost[i])
+            refund_one(table, &quotas[i], cell, record, (uint32_t)index, receipt, i, now,
                        receipt->cost[i] - costs[i]);
     }
-    if (held) {
-        record->open--;
+    if (index >= 0) {
+        sg_claims_remove(table, record, (uint32_t)index);
         sg_cell_tidy(table, cell, now);
     }
     return SG_OK;

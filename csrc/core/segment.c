@@ -1,14 +1,16 @@
 #include "segment.h"
 
+#include "claims.h"
+
 #include <string.h>
 
 sg_status sg_cell_mark(sg_table *table, sg_cell *cell, sg_record **out) {
     *out = sg_cell_record(table, cell);
     if (*out != NULL)
         return SG_OK;
-    sg_ref ref = sg_arena_alloc(&table->arena, sg_record_bytes(table));
+    sg_ref ref = sg_arena_alloc(&table->arena, sizeof(sg_record));
     if (ref == 0)
-        return sg_arena_has_room(&table->arena, sg_record_bytes(table)) ? SG_NO_MEMORY : SG_FULL;
+        return sg_arena_has_room(&table->arena, sizeof(sg_record)) ? SG_NO_MEMORY : SG_FULL;
     sg_record *record = sg_arena_at(&table->arena, ref);
     record->word = cell->words[0];
     cell->words[0] = ref;
@@ -20,7 +22,8 @@ sg_status sg_cell_mark(sg_table *table, sg_cell *cell, sg_record **out) {
 
 static void unmark(sg_table *table, sg_cell *cell, sg_record *record) {
     uint64_t word = record->word;
-    sg_arena_free(&table->arena, cell->words[0], sg_record_bytes(table));
+    sg_arena_free(&table->arena, record->claims, record->capacity * sg_claim_bytes(table));
+    sg_arena_free(&table->arena, cell->words[0], sizeof(sg_record));
     cell->words[0] = word;
     cell->hi &= ~(uint64_t)SG_CELL_MARKED;
     table->marked--;

@@ -38,14 +38,6 @@ typedef struct {
     uint64_t words[];
 } sg_cell;
 
-/* What was given back to a gcra quota while reservations were open. Giving back moves the
- * intervals of all later charges towards now, so that a later refund must look for its own
- * where it then lies. */
-typedef struct {
-    uint64_t given;  /* ticks in all */
-    sg_ticks lowest; /* below this nothing was given back: what ends here did not move */
-} sg_gifts;
-
 /* What only few keys have: a ban, open reservations. It keeps the cell from eviction,
  * and the word whose place it took. */
 typedef struct {
@@ -53,11 +45,10 @@ typedef struct {
     sg_ticks ban_until;    /* 0: none */
     sg_ticks ban_length;   /* a clock that steps back makes no ban longer than it was */
     sg_ticks pinned_until; /* when the last open reservation lapses */
-    uint64_t generation;   /* of its reservations; a reset makes old ones void */
-    uint64_t open;         /* reservations */
-    sg_gifts gifts[];      /* one a quota */
+    sg_ref claims;         /* the open reservations, see claims.h */
+    uint32_t open;         /* how many */
+    uint32_t capacity;
 } sg_record;
-
 
 typedef struct {
     sg_arena arena;
@@ -67,7 +58,7 @@ typedef struct {
     uint64_t keys;       /* cells in use */
     uint64_t marked;     /* cells with a record */
     uint64_t evictions;  /* of live state */
-    uint64_t generation; /* the last given to a record */
+    uint64_t claims;     /* reservations made; the last one's id */
     uint64_t inserts;
     /* linear hashing: 2**level + split segments; chunk c > 0 has the refs of segments
      * 2**(c-1) to 2**c - 1, chunk 0 that of segment 0 */
@@ -113,10 +104,6 @@ sg_status sg_table_make_room(sg_table *table, sg_fingerprint fp, size_t size, sg
 
 /* Forgets a cell, its logs and its record. */
 void sg_table_remove(sg_table *table, sg_cell *cell);
-
-static inline size_t sg_record_bytes(const sg_table *table) {
-    return sizeof(sg_record) + table->layout.quotas * sizeof(sg_gifts);
-}
 
 /* The cell's record, or NULL. */
 static inline sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell) {

@@ -175,7 +175,7 @@ void sg_penalize_one(sg_table *table, const sg_quota *q, sg_cell *cell, unsigned
 
 sg_status sg_record_of(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell **cell,
                            sg_record **record) {
-    const size_t size = sg_record_bytes(table);
+    const size_t size = sizeof(sg_record);
     bool inserted = *cell == NULL;
     if (inserted) {
         sg_status status = sg_table_insert(table, fp, now, cell);

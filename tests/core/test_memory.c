@@ -7,7 +7,7 @@ enum { KEYS = 12, STEPS = 150 };
 typedef struct {
     uint64_t remaining[KEYS][4];
     sg_decision at_once[KEYS];
-    uint64_t evictions, generation;
+    uint64_t evictions, claims;
 } picture;
 
 static void take_picture(fixture *f, picture *p) {
@@ -24,7 +24,7 @@ static void take_picture(fixture *f, picture *p) {
             p->remaining[key][i] = remaining(f, key, i);
     }
     p->evictions = f->table.evictions;
-    p->generation = f->table.generation;
+    p->claims = f->table.claims;
 }
 
 static sg_receipt receipts[8];
