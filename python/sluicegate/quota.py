@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from functools import lru_cache
 from typing import NoReturn
 
@@ -22,12 +21,12 @@ SIZES = {"b": 1, "byte": 1, "bytes": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3
 UNITS = {
     name: seconds
     for names, seconds in (
-        ("ms millisecond milliseconds", Decimal("0.001")),
-        ("s sec secs second seconds", Decimal(1)),
-        ("min mins minute minutes", Decimal(60)),
-        ("h hour hours", Decimal(3600)),
-        ("d day days", Decimal(86400)),
-        ("week weeks", Decimal(604800)),
+        ("ms millisecond milliseconds", 0.001),
+        ("s sec secs second seconds", 1.0),
+        ("min mins minute minutes", 60.0),
+        ("h hour hours", 3600.0),
+        ("d day days", 86400.0),
+        ("week weeks", 604800.0),
     )
     for name in names.split()
 }
@@ -37,7 +36,7 @@ _NAME = re.compile(r"([^\s:;/][^:;/]*?)\s*:")
 _NUMBER = re.compile(r"[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
 _WORD = re.compile(r"[^\W\d_]+")
 _ALGORITHM = re.compile(r"[^\W\d]+(?:-[^\W\d]+)*")
-_DIGITS = 18  # of a number: no arithmetic on it rounds
+_DIGITS = 18  # of a number; none that makes sense has more
 _SHOWN = 100  # columns of a string in an error
 
 
@@ -60,7 +59,7 @@ class Quota(_core.Quota):
         """
         quotas = _parse(text)
         if len(quotas) != 1:
-            _fail(text, text.index(";"), "expected one quota, without `;`")
+            _Scanner(text).fail("expected one quota, without `;`", text.index(";"))
         quota = quotas[0]
         return quota if cls is Quota else _as_class(cls, quota)
 
@@ -94,11 +93,11 @@ def parse_size(size: str | int) -> int:
         return size
     if not isinstance(size, str):
         raise TypeError(f"a size is an int or a str as '64KB', not {type(size).__name__}")
-    scanner = _Scanner(size)
+    scanner = _Scanner(size, "size")
     amount, _ = scanner.amount("a size, as 64KB")
     scanner.space()
     if scanner.at < len(size):
-        _fail(size, scanner.at, "expected B, KB, MB or GB, and no more", "size")
+        scanner.fail("expected B, KB, MB or GB, and no more")
     return amount
 
 
@@ -172,14 +171,15 @@ def _parsed(text: str) -> tuple[Quota, ...]:
 class _Scanner:
     """A rate string and how far it is read."""
 
-    __slots__ = ("at", "text")
+    __slots__ = ("at", "text", "what")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, what: str = "rate string") -> None:
         self.text = text
         self.at = 0
+        self.what = what
 
     def fail(self, expected: str, at: int | None = None) -> NoReturn:
-        _fail(self.text, self.at if at is None else at, expected)
+        _fail(self.text, self.at if at is None else at, expected, self.what)
 
     def take(self, pattern: re.Pattern[str]) -> str:
         """What the pattern matches here, after any space; "" where it does not."""
@@ -210,7 +210,7 @@ class _Scanner:
         if name is None and in_bytes:
             name = "bytes"
         try:
-            return Quota(limit, float(period), burst=burst, algorithm=algorithm, name=name)
+            return Quota(limit, period, burst=burst, algorithm=algorithm, name=name)
         except ValueError as error:
             # the numbers are checked once, in C; what is left is to say where they stand
             about = str(error)
@@ -221,15 +221,17 @@ class _Scanner:
                 at = period_at
             elif "burst" in about and burst is not None:
                 at = burst_at
-            _fail(self.text, at, about)
+            self.fail(about, at)
 
-    def number(self) -> Decimal | None:
+    def number(self) -> tuple[int, int] | None:
+        """A number as a fraction, exactly; None where there is none."""
         self.space()
         at = self.at
-        digits = self.take(_NUMBER)
+        digits = self.take(_NUMBER).replace("_", "")
         if len(digits) > _DIGITS:
             self.fail(f"expected a number of at most {_DIGITS} digits", at)
-        return Decimal(digits.replace("_", "")) if digits else None
+        whole, _, fraction = digits.partition(".")
+        return (int(whole + fraction), 10 ** len(fraction)) if digits else None
 
     def amount(self, expected: str) -> tuple[int, bool]:
         """A number of units, and whether they are bytes."""
@@ -248,14 +250,14 @@ class _Scanner:
             if word and word not in ("per", "burst", "using"):
                 self.fail("expected `/` and a period, or a size in B, KB, MB or GB", word_at)
             self.at = word_at
-        number *= size or 1
-        if number != number.to_integral_value():
-            self.fail("expected a whole number (for 0.5/second write 1/2 seconds)", at)
-        if number < 1:
+        units, rest = divmod(number[0] * (size or 1), number[1])
+        if rest:
+            self.fail("expected a whole number (0.5/second is 1/2 seconds)", at)
+        if units < 1:
             self.fail("expected a number above 0", at)
-        return int(number), size is not None
+        return units, size is not None
 
-    def period(self) -> tuple[int, Decimal]:
+    def period(self) -> tuple[int, float]:
         self.space()
         at = self.at
         if self.text.startswith("/", at):
@@ -270,9 +272,11 @@ class _Scanner:
         unit = self.take(_WORD).lower()
         if unit not in UNITS:
             self.fail("expected a period: ms, second, minute, hour, day or week", unit_at)
-        if number is not None and number <= 0:
+        if number is None:
+            return at, UNITS[unit]
+        if number[0] == 0:
             self.fail("expected a period above 0", at)
-        return at, (1 if number is None else number) * UNITS[unit]
+        return at, number[0] / number[1] * UNITS[unit]
 
     def modifiers(self, in_bytes: bool) -> tuple[int | None, int, str]:
         burst: int | None = None
@@ -299,7 +303,7 @@ class _Scanner:
                 self.fail("expected `burst`, `using`, `;` or the end", at)
 
 
-def _fail(text: str, at: int, problem: str, what: str = "rate string") -> NoReturn:
+def _fail(text: str, at: int, problem: str, what: str) -> NoReturn:
     """Raises ValueError with the string and a caret below what is wrong."""
     first = max(0, at - _SHOWN // 2)
     shown = "".join(c if c.isprintable() else "?" for c in text[first : first + _SHOWN])
