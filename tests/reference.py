@@ -522,7 +522,8 @@ class Limiter:
         self, key: object, costs: list[int], now: int, quotas: list[Quota | None]
     ) -> Judged:
         self.know(quotas)
-        subject = self.subjects.get(key) or self.fresh()
+        known = key in self.subjects
+        subject = self.subjects[key] if known else self.fresh()
         self.tidy(subject, now)
         self.look(subject, quotas, now)
         judged = self.judge(subject, quotas, costs, now)
@@ -532,7 +533,7 @@ class Limiter:
             if judged.allowed and verdict.allowed and costs[i]:
                 state.charge(quota, now, costs[i])
                 self.subjects[key] = subject
-            elif not isinstance(state, SlidingLog) and (not verdict.allowed or not costs[i]):
+            elif known and not isinstance(state, SlidingLog) and not (verdict.allowed and costs[i]):
                 state.look(quota, now)  # what a clock's step left too far ahead is cut for good
         return judged
 
