@@ -387,3 +387,27 @@ def test_subclasses_and_rebind(clock: _core.Clock) -> None:
     with pytest.raises(ValueError, match="quotas"):
         limiter._rebind(other, [])
     assert limiter.table is other and handle.limiter is limiter and handle.key == "k"
+
+
+def test_a_method_of_a_subclass() -> None:
+    class Mine(_core.Limiter):
+        __slots__ = ()
+
+    class Other(_core.Limiter):
+        pass
+
+    class User(Mine):
+        pass
+
+    hit = _core.own_method(Mine, _core.Limiter.hit_nowait)
+    Mine.hit = hit  # type: ignore[attr-defined]
+    table, quotas = _core.Table(["gcra"]), [_core.Quota(9, 60)]
+    assert Mine(table, quotas).hit("k").remaining == 8  # type: ignore[attr-defined]
+    assert User(table, quotas).hit(key="k", cost=2).remaining == 6  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="Mine"):
+        hit(Other(table, quotas), "k")
+    for cls, method in ((int, _core.Limiter.hit_nowait), (Mine, len), (Mine, Mine.__init__)):
+        with pytest.raises(TypeError):
+            _core.own_method(cls, method)
+    with pytest.raises(TypeError):
+        _core.own_method(5, hit)  # type: ignore[arg-type]
