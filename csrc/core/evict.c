@@ -61,7 +61,7 @@ bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, sg_ti
     if (table->marked >= table->keys) {
         /* Each cell looks as if it had to stay: do not search them all for one that no
          * longer does, at every event of a flood. The sweep comes by. */
-        sg_sweep_next(table, now);
+        sg_sweep_next(table, kept, now);
         count = 1;
     }
     for (uint64_t i = 0; i < count; i++) {

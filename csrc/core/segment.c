@@ -112,10 +112,12 @@ void sg_shrink(sg_table *table, uint64_t place) {
         sg_resize(table, ref, sg_rounded(s->used));
 }
 
-uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, sg_ticks now) {
+uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, const sg_fingerprint *kept,
+                          sg_ticks now) {
     uint32_t before = s->used;
     for (uint32_t i = 0; i < s->used;) {
-        if (sg_cell_expired(table, sg_cell_at(table, s, i), now))
+        const sg_cell *cell = sg_cell_at(table, s, i);
+        if ((kept == NULL || !sg_is_cell_of(cell, *kept)) && sg_cell_expired(table, cell, now))
             sg_remove_at(table, s, i);
         else
             i++;
@@ -123,12 +125,12 @@ uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, sg_ticks now) {
     return before - s->used;
 }
 
-void sg_sweep_next(sg_table *table, sg_ticks now) {
+void sg_sweep_next(sg_table *table, const sg_fingerprint *kept, sg_ticks now) {
     if (table->sweep >= sg_segments(table))
         table->sweep = 0;
     sg_segment *s = sg_segment_at(table, table->sweep);
     if (s != NULL) {
-        sg_sweep_segment(table, s, now);
+        sg_sweep_segment(table, s, kept, now);
         sg_shrink(table, table->sweep);
     }
     table->sweep++;

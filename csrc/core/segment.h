@@ -80,11 +80,12 @@ bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity);
 /* Gives back what a segment has had no use for; fails silently, being only thrift. */
 void sg_shrink(sg_table *table, uint64_t place);
 
-/* Removes the expired cells of a segment; returns how many. */
-uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, sg_ticks now);
+/* Removes the expired cells of a segment, but not that of `kept`; returns how many. */
+uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, const sg_fingerprint *kept,
+                          sg_ticks now);
 
 /* Sweeps the segment whose turn it is. */
-void sg_sweep_next(sg_table *table, sg_ticks now);
+void sg_sweep_next(sg_table *table, const sg_fingerprint *kept, sg_ticks now);
 
 /* ---- evict.c ---- */
 

@@ -97,7 +97,7 @@ static sg_status make_cell_room(sg_table *table, uint64_t place, sg_fingerprint 
         return SG_OK;
     sg_segment *s = sg_segment_at(table, place);
     if (s != NULL && s->used == s->capacity)
-        sg_sweep_segment(table, s, now);
+        sg_sweep_segment(table, s, NULL, now);
     uint32_t capacity = s == NULL ? 0 : s->capacity;
     if (s == NULL || s->used == capacity) {
         size_t size = sg_segment_bytes(table, capacity + SG_SEGMENT_STEP);
@@ -116,12 +116,18 @@ static sg_status make_cell_room(sg_table *table, uint64_t place, sg_fingerprint 
     }
     if (table->keys >= table->max_keys && !sg_evict(table, place, NULL, now))
         return SG_FULL;
-    return SG_OK;
+    /* That may have swept this segment too, and made it smaller. */
+    s = sg_segment_at(table, place);
+    if (s != NULL && s->used < s->capacity)
+        return SG_OK;
+    capacity = s == NULL ? 0 : s->capacity;
+    return sg_resize(table, sg_ref_at(table, place), capacity + SG_SEGMENT_STEP) ? SG_OK
+                                                                                 : SG_NO_MEMORY;
 }
 
 sg_status sg_table_insert(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell **out) {
     if (++table->inserts % SWEEP_EVERY == 0)
-        sg_sweep_next(table, now);
+        sg_sweep_next(table, NULL, now);
     if (table->keys >= LOAD * sg_segments(table))
         split_next(table);
     uint64_t place = sg_place_of(table, fp.lo);
