@@ -35,7 +35,7 @@ typedef struct {
     PyObject *client_id;
     PyObject *metadata;
     PyObject *plan;  /* Python's: the limits of this client */
-    PyObject *place; /* Python's: the concurrency slot it holds */
+    PyObject *place; /* Python's: the place it holds, given back when it is dropped */
     double connected_at;
     unsigned long long message_count, bytes_sent;
     /* When the last message was admitted: ticks of the table's clock as C wrote them, and
@@ -128,38 +128,7 @@ static int info_clear(PyObject *op) {
     return 0;
 }
 
-/* A connection that is dropped with its limiter gives its place back, as one that is
- * unregistered does. */
-static void info_finalize(PyObject *op) {
-    sgpy_info *self = (sgpy_info *)op;
-    PyObject *place = self->place;
-    if (place == NULL || place == Py_None) {
-        return;
-    }
-    self->place = NULL;
-#if PY_VERSION_HEX >= 0x030C0000
-    PyObject *raised = PyErr_GetRaisedException();
-#else
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-#endif
-    PyObject *result = PyObject_CallMethod(place, "release_nowait", NULL);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(op);
-    }
-    Py_XDECREF(result);
-    Py_DECREF(place);
-#if PY_VERSION_HEX >= 0x030C0000
-    PyErr_SetRaisedException(raised);
-#else
-    PyErr_Restore(type, value, traceback);
-#endif
-}
-
 static void info_dealloc(PyObject *op) {
-    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
-        return; /* brought back to life */
-    }
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     (void)info_clear(op);
@@ -254,7 +223,6 @@ static PyType_Slot info_slots[] = {
          "One WebSocket connection and its live counters. Times are seconds since 1970.")},
     {Py_tp_init, (void *)info_init},
     {Py_tp_dealloc, (void *)info_dealloc},
-    {Py_tp_finalize, (void *)info_finalize},
     {Py_tp_traverse, (void *)info_traverse},
     {Py_tp_clear, (void *)info_clear},
     {Py_tp_repr, (void *)info_repr},

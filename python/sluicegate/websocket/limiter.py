@@ -16,6 +16,7 @@ from ..stores import MemoryStore, attach, open_store
 from .failure import Failure, Policy
 from .groups import Groups
 from .limits import WebSocketLimits
+from .places import Place
 from .plans import Plan, Plans
 from .results import VIOLATIONS, refusal
 from .violations import OnViolation, Violations
@@ -163,7 +164,7 @@ class WebSocketRateLimiter(_core.Connections):
         info.client_id = client
         self._put(info, plan)
         if old is not None:
-            old.release_nowait()
+            old.release()
         return True
 
     # ---- messages
@@ -320,12 +321,12 @@ class WebSocketRateLimiter(_core.Connections):
             self._by_client.take(info.client_id, connection_id)
             place, info._place = info._place, None
             if place is not None:
-                place.release_nowait()
+                place.release()
             if self._plans.refusals is not None:
                 self._plans.refusals.reset_nowait(_refusals_key(info))
         return info
 
-    def _claim(self, plan: Plan, client: str | bytes) -> tuple[bool, _core.Slot | None]:
+    def _claim(self, plan: Plan, client: str | bytes) -> tuple[bool, Place | None]:
         """Whether a place was had, and the place (None: the policy lets it do without)."""
         limit = plan.limits.max_concurrent_connections
         try:

@@ -14,7 +14,7 @@ from .. import _core
 from .groups import Groups
 from .tasks import TaskWatch, running_loop, running_task
 
-__all__ = ["HOLD", "Places"]
+__all__ = ["HOLD", "Place", "Places"]
 
 HOLD = 10.0  # seconds that a reservation lasts
 
@@ -25,15 +25,37 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
+class Place:
+    """A slot that is given back when nobody holds it any more: a limiter may be dropped with
+    all its connections. It is made before its slot, and so finalised before it, or the slot
+    would warn that it was forgotten."""
+
+    __slots__ = ("_slot",)
+
+    def __init__(self) -> None:
+        self._slot: _core.Slot | None = None
+
+    def take(self, slots: _core.Slots, client: Client, limit: int) -> bool:
+        self._slot = slots.acquire_nowait(client, limit)
+        return self._slot is not None
+
+    def release(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release_nowait()
+
+    __del__ = release
+
+
 class Reservation:
     """A place that one task holds for one client while it sets up a connection."""
 
     __slots__ = ("_place", "_places", "_timer", "_watch", "client", "expires", "owner")
 
-    def __init__(self, places: Places, client: Client, place: _core.Slot) -> None:
+    def __init__(self, places: Places, client: Client, place: Place) -> None:
         task = running_task()
         self._places = places
-        self._place: _core.Slot | None = place
+        self._place: Place | None = place
         self._watch = None if task is None else TaskWatch(task, self.give_back)
         self._timer: Timer | None = None
         self.client = client
@@ -56,7 +78,7 @@ class Reservation:
             return True
         return self._places.now() >= self.expires
 
-    def take(self) -> _core.Slot | None:
+    def take(self) -> Place | None:
         """Ends it, and hands its place on to the caller."""
         self._places.forget(self)
         self._cancel_timer()
@@ -69,7 +91,7 @@ class Reservation:
     def give_back(self) -> None:
         place = self.take()
         if place is not None:
-            place.release_nowait()
+            place.release()
 
     def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None
@@ -127,18 +149,20 @@ class Places:
             self._untimed.append(made)
         return made, True
 
-    def claim(self, client: Client, limit: int | None) -> _core.Slot | None:
+    def claim(self, client: Client, limit: int | None) -> Place | None:
         """The place that the running task has reserved, else a new one, or None."""
         held = self._held(client)
         return self.acquire(client, limit) if held is None else held.take()
 
-    def acquire(self, client: Client, limit: int | None) -> _core.Slot | None:
+    def acquire(self, client: Client, limit: int | None) -> Place | None:
         """A place, or None; what has lapsed is given back first."""
         bound = _core.COST_MAX if limit is None else limit
-        place = self._slots.acquire_nowait(client, bound)
-        if place is None and self._sweep(client):
-            place = self._slots.acquire_nowait(client, bound)
-        return place
+        place = Place()
+        if place.take(self._slots, client, bound):
+            return place
+        if self._sweep(client) and place.take(self._slots, client, bound):
+            return place
+        return None
 
     def count(self, client: Client) -> int:
         """Places of the client that are taken in the store, by connections or reservations."""

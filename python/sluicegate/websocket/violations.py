@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["OnViolation", "Violations", "log"]
@@ -53,25 +53,25 @@ class Violations:
             log().exception("on_violation raised; the decision stands")
             return
         if hasattr(result, "__await__"):
-            await self._run(_awaited(result))
+            await self._run(result)
 
-    async def _run(self, callback: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, result: Any) -> None:
         """In a task of its own: neither a cancelled check nor a callback that hangs harms
         the other. It is waited for a while, so that a flood of refusals is slowed by it."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            callback.close()
+            _leave_out(result)
             log().error("an async on_violation needs a running asyncio loop; it was left out")
             return
         if len(self._running) >= RUNNING_MAX:
-            callback.close()
+            _leave_out(result)
             if not self._full:
                 log().error("%d on_violation callbacks run at once; leaving out more", RUNNING_MAX)
             self._full = True
             return
         self._full = False
-        task = loop.create_task(callback)
+        task = loop.create_task(_awaited(result))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.wait((task,), timeout=PATIENCE)
@@ -82,6 +82,12 @@ async def _awaited(result: Any) -> None:
         await result
     except Exception:
         log().exception("on_violation raised; the decision stands")
+
+
+def _leave_out(result: Any) -> None:
+    close = getattr(result, "close", None)
+    if close is not None:  # a coroutine that is never awaited warns, unless it is closed
+        close()
 
 
 def log() -> Any:
