@@ -91,7 +91,7 @@ def test_misuse(limiter: _core.Limiter) -> None:
     closed.close()
     with pytest.raises(RuntimeError, match="cannot reuse"):
         closed.send(None)
-    assert limiter.peek_nowait("k").remaining == 3
+    assert limiter.peek_nowait("k").remaining == 4
     with pytest.raises(TypeError):
         _core.Call()
 
