@@ -174,10 +174,34 @@ static int add_constant(PyObject *module, const char *name, unsigned long long v
     return result;
 }
 
+/* The names of types that annotations use: Key = str | bytes, Cost = int | Mapping[str, int]. */
+static int add_type_names(PyObject *module) {
+    int result = -1;
+    PyObject *abc = NULL, *mapping = NULL, *pair = NULL, *of_names = NULL, *cost = NULL;
+    PyObject *key = PyNumber_Or((PyObject *)&PyUnicode_Type, (PyObject *)&PyBytes_Type);
+    if (key == NULL || PyModule_AddObjectRef(module, "Key", key) < 0 ||
+        (abc = PyImport_ImportModule("collections.abc")) == NULL ||
+        (mapping = PyObject_GetAttrString(abc, "Mapping")) == NULL ||
+        (pair = PyTuple_Pack(2, &PyUnicode_Type, &PyLong_Type)) == NULL ||
+        (of_names = PyObject_GetItem(mapping, pair)) == NULL ||
+        (cost = PyNumber_Or((PyObject *)&PyLong_Type, of_names)) == NULL) {
+        goto done;
+    }
+    result = PyModule_AddObjectRef(module, "Cost", cost);
+done:
+    Py_XDECREF(key);
+    Py_XDECREF(abc);
+    Py_XDECREF(mapping);
+    Py_XDECREF(pair);
+    Py_XDECREF(of_names);
+    Py_XDECREF(cost);
+    return result;
+}
+
 static int core_exec(PyObject *module) {
     sgpy_state *st = sgpy_state_of_module(module);
     sgpy_monotonic_init(&st->monotonic);
-    if (add_strings(st) < 0 ||
+    if (add_strings(st) < 0 || add_type_names(module) < 0 ||
         add_error(module, "sluicegate.errors.StoreError",
                   "A store failed, or could not be reached; not a limit that was reached.",
                   PyExc_Exception, &st->StoreError) < 0 ||

@@ -4,14 +4,17 @@ import builtins
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, final
 
+from typing_extensions import disjoint_base
+
 Key = str | bytes
 Cost = int | Mapping[str, int]
-Algorithm = Literal["gcra", "fixed-window", "sliding-window", "sliding-log"]
+_Algorithm = Literal["gcra", "fixed-window", "sliding-window", "sliding-log"]
 
 COST_MAX: int
 LIMIT_MAX: int
 QUOTAS_MAX: int
 
+@disjoint_base
 class Quota:
     """Limit, period, burst and algorithm of one quota, checked. Immutable, hashable.
 
@@ -35,11 +38,12 @@ class Quota:
     @property
     def burst(self) -> int: ...  # equal to limit unless given
     @property
-    def algorithm(self) -> Algorithm: ...
+    def algorithm(self) -> _Algorithm: ...
     @property
     def name(self) -> str | None: ...
     @property
     def shadow(self) -> bool: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]: ...
 
 @final
 class Decision:
@@ -75,9 +79,11 @@ class Decision:
     def degraded(self) -> bool: ...
     @property
     def shadow(self) -> bool: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]: ...
     def as_dict(self) -> dict[str, Any]: ...  # retry_after None for inf; quota by its name
     def headers(self, style: Literal["ietf", "x"] = "ietf") -> dict[str, str]: ...  # by sluicegate.headers
 
+@disjoint_base
 class Clock:
     """A clock that stands until it is advanced: int64 nanoseconds that C reads directly.
     `sluicegate.testing.Clock` subclasses it."""
@@ -117,6 +123,7 @@ class Table:
     def top(self, count: int = 10, *, refused: bool = False) -> list[tuple[builtins.bytes, bool, int]]: ...
     # heaviest first: the first 64 bytes of the key, whether it was cut, an estimate of events
 
+@disjoint_base
 class Limiter:
     """Quotas over a table. The `_nowait` methods decide at once, in C."""
 
@@ -138,12 +145,12 @@ class Limiter:
     def enabled(self) -> bool: ...
     @enabled.setter
     def enabled(self, value: bool) -> None: ...
-    def _rebind(self, table: Table, quotas: Sequence[Quota | None]) -> None: ...  # update(), testing.override
+    def _rebind(self, table: Table, quotas: Sequence[Quota | None], /) -> None: ...  # update(), testing.override
     def hit_nowait(self, key: Key, cost: Cost = 1, *, quotas: Sequence[Quota | None] | None = None) -> Decision: ...
     def hit_awaitable(self, key: Key, cost: Cost = 1, *, quotas: Sequence[Quota | None] | None = None) -> Awaitable[Decision]: ...
     # a coroutine object in C (registered as collections.abc.Coroutine): decides when first awaited
     def peek_nowait(self, key: Key, cost: Cost = 1) -> Decision: ...
-    def hit_many_nowait(self, pairs: Iterable[tuple[Key, Cost]]) -> list[Decision]: ...
+    def hit_many_nowait(self, pairs: Iterable[tuple[Key, Cost]], /) -> list[Decision]: ...
     def project_nowait(self, key: Key, costs: Sequence[Cost]) -> float: ...  # seconds until the last is admitted; inf
     def penalize_nowait(self, key: Key, cost: Cost = 1) -> None: ...
     def reward_nowait(self, key: Key, cost: Cost = 1) -> None: ...
@@ -153,6 +160,7 @@ class Limiter:
     def reserve_nowait(self, key: Key, cost: Cost = 1, ttl: float = 60.0) -> tuple[Decision, Receipt | None]: ...
     def bind(self, key: Key) -> Handle: ...
 
+@disjoint_base
 class Handle:
     """A limiter and a key whose fingerprint is made."""
 
@@ -173,7 +181,7 @@ class Receipt:
     def open(self) -> bool: ...
     @property
     def reserved(self) -> tuple[int, ...]: ...
-    def settle_nowait(self, actual: Cost) -> None: ...  # 0: cancel
+    def settle_nowait(self, actual: Cost, /) -> None: ...  # 0: cancel
 
 @final
 class Slots:
@@ -183,7 +191,7 @@ class Slots:
     @property
     def limit(self) -> int: ...
     def acquire_nowait(self, key: Key, limit: int | None = None) -> Slot | None: ...
-    def count_nowait(self, key: Key) -> int: ...
+    def count_nowait(self, key: Key, /) -> int: ...
 
 @final
 class Slot:
@@ -199,6 +207,8 @@ class Slot:
 class Call:
     """What the `_awaitable` methods return: a coroutine object in C."""
 
+    __name__: str
+    __qualname__: str
     @property
     def cr_await(self) -> Any: ...
     @property
@@ -209,6 +219,7 @@ class Call:
     def throw(self, *error: Any) -> Any: ...
     def close(self) -> None: ...
 
+@final
 class ConnectionInfo:
     """A live connection: its counters and its prepared key. See sluicegate.websocket."""
 
@@ -232,6 +243,7 @@ class ConnectionInfo:
         metadata: dict[str, Any] | None = None,
     ) -> None: ...
 
+@disjoint_base
 class Connections:
     """connection id to ConnectionInfo, and the message check over them in one C call.
     sluicegate.websocket.WebSocketRateLimiter subclasses it."""
@@ -259,16 +271,16 @@ class Connections:
     ) -> Awaitable[dict[str, Any]]: ...
     # calls _check when awaited; where that is a tuple it awaits self._refused(*tuple)
 
-def hit_all_nowait(triples: Sequence[tuple[Limiter, Key, Cost]]) -> tuple[Decision, int]: ...
+def hit_all_nowait(triples: Sequence[tuple[Limiter, Key, Cost]], /) -> tuple[Decision, int]: ...
 # all or none: the binding decision, and the index of its triple
 
-def set_observer(observer: Callable[[Limiter, Key, Decision], None] | None) -> None: ...
+def set_observer(observer: Callable[[Limiter, Key, Decision], object] | None, /) -> None: ...
 # called after each decision of any limiter (testing.record)
 
 def own_method(cls: type, method: Any, /) -> Any: ...
 # a method of a C type again, as one of its subclass cls: quicker to call
 
-def fingerprint(secret: bytes, key: Key) -> bytes: ...  # 16 bytes, SipHash-1-3-128
+def fingerprint(secret: bytes, key: Key, /) -> bytes: ...  # 16 bytes, SipHash-1-3-128
 
 class StoreError(Exception): ...
 class StoreFullError(StoreError): ...

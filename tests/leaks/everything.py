@@ -8,6 +8,7 @@ resident memory of the process. Ends with 1 if either grows.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import warnings
@@ -34,10 +35,10 @@ SLOTS = _core.Slots(_core.Table([]), 2)
 def values() -> None:
     quota = _core.Quota(7, 60.0, burst=9, name="q")
     assert quota == _core.Quota(7, 60.0, burst=9, name="q") and hash(quota) and repr(quota)
-    quota.__getnewargs_ex__()  # type: ignore[attr-defined]
+    quota.__getnewargs_ex__()
     decision = _core.Decision(False, quota=quota, retry_after=1.5)
     assert decision == _core.Decision(False, quota=quota, retry_after=1.5) and hash(decision)
-    decision.__getnewargs_ex__()  # type: ignore[attr-defined]
+    decision.__getnewargs_ex__()
     assert repr(decision) and decision.as_dict() and decision.quota is quota
     assert (decision.limit, decision.remaining, decision.retry_after) == (7, 0, 1.5)
     _core.fingerprint(bytes(16), "\ud800")
@@ -77,7 +78,7 @@ def others() -> None:
     handle.hit_nowait()
     handle.hit_nowait(cost=2)
     handle.peek_nowait({"b": 2})
-    assert handle.key and handle.limiter and LIMITER.quotas and LIMITER.table
+    assert handle.key == "h" and handle.limiter is LIMITER and len(LIMITER.quotas) == 2
     LIMITER.table.counters()
     LIMITER.table.top(3, refused=True)
     one, two = SLOTS.acquire_nowait("s"), SLOTS.acquire_nowait("s")
@@ -123,12 +124,15 @@ def awaited() -> None:
         async def _refused(self, *refusal: Any) -> Any:
             return refusal
 
-    for end in ("send", "throw", "close"):
+    ends: list[tuple[str, tuple[Any, ...]]] = [
+        ("send", (None,)),
+        ("throw", (ValueError,)),
+        ("close", ()),
+    ]
+    for end, arguments in ends:
         passed: Any = Gate().check_message_awaitable("nobody", 5)
-        try:
-            getattr(passed, end)(*{"send": [None], "throw": [ValueError], "close": []}[end])
-        except (StopIteration, ValueError):
-            pass
+        with contextlib.suppress(StopIteration, ValueError):
+            getattr(passed, end)(*arguments)
 
 
 def errors() -> None:

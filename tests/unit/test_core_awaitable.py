@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextlib
 import gc
 import inspect
 import sys
@@ -53,7 +54,7 @@ async def test_works_wherever_a_coroutine_does(limiter: _core.Limiter) -> None:
 
 def test_runs_by_itself(limiter: _core.Limiter) -> None:
     assert asyncio.run(limiter.hit_awaitable("k"))  # type: ignore[arg-type]
-    assert asyncio.run(limiter.hit_awaitable("k"), debug=True)  # type: ignore[arg-type]
+    assert asyncio.run(limiter.hit_awaitable("k"), debug=True)
     call: Any = limiter.hit_awaitable("k")
     assert asyncio.iscoroutine(call) and inspect.isawaitable(call)
     assert (call.__name__, call.__qualname__) == ("hit", "Limiter.hit")
@@ -173,7 +174,7 @@ class Gate(_core.Connections):
 
 def gate_of(inner: Callable[[], Any]) -> Gate:
     gate = Gate()
-    gate.inner = inner  # type: ignore[method-assign]
+    gate.inner = inner
     return gate
 
 
@@ -187,9 +188,10 @@ async def test_passes_on_to_an_inner_coroutine() -> None:
     loop = asyncio.get_running_loop()
     future = loop.create_future()
     loop.call_soon(future.set_result, (1, 2))
-    gate.inner = lambda: future  # type: ignore[method-assign]
-    assert await gate.check_message_awaitable("nobody", 5) == (1, 2)
-    gate.inner = lambda: 5  # type: ignore[method-assign]
+    gate.inner = lambda: future
+    result: Any = await gate.check_message_awaitable("nobody", 5)
+    assert result == (1, 2)
+    gate.inner = lambda: 5
     with pytest.raises(TypeError, match="await"):
         await gate.check_message_awaitable("nobody", 5)
 
@@ -214,7 +216,8 @@ async def test_cancelling_reaches_the_inner_one() -> None:
             raise
         return "never"
 
-    task = asyncio.create_task(gate_of(inner).check_message_awaitable("nobody", 5))  # type: ignore[arg-type,var-annotated]
+    call: Any = gate_of(inner).check_message_awaitable("nobody", 5)
+    task = asyncio.create_task(call)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
@@ -262,17 +265,17 @@ def test_send_throw_and_close_go_through() -> None:
     with pytest.raises(RuntimeError, match="cannot reuse"):
         call.send(None)
 
-    for end in (lambda: call.close(), lambda: call.throw(GeneratorExit)):
-        once = Once()
-        call = gate_of(lambda: once).check_message_awaitable("nobody", 5)
+
+@pytest.mark.parametrize(("end", "arguments"), [("close", ()), ("throw", (GeneratorExit,))])
+def test_the_inner_one_is_closed(end: str, arguments: tuple[Any, ...]) -> None:
+    once = Once()
+    call: Any = gate_of(lambda: once).check_message_awaitable("nobody", 5)
+    call.send(None)
+    with contextlib.suppress(GeneratorExit):
+        getattr(call, end)(*arguments)
+    assert once.events == ["closed"]
+    with pytest.raises(RuntimeError, match="cannot reuse"):
         call.send(None)
-        try:
-            end()
-        except GeneratorExit:
-            pass
-        assert once.events == ["closed"]
-        with pytest.raises(RuntimeError, match="cannot reuse"):
-            call.send(None)
 
 
 def test_a_tuple_and_an_exception_are_values() -> None:

@@ -91,9 +91,9 @@ def test_hit_all_gives_back_when_a_store_is_full(
     triples = [(first, "k", 2), (full, "k", 1)]
     if on_full == "raise":
         with pytest.raises(_core.StoreFullError):
-            _core.hit_all_nowait(triples)  # type: ignore[arg-type]
+            _core.hit_all_nowait(triples)
     else:
-        decision, index = _core.hit_all_nowait(triples)  # type: ignore[arg-type]
+        decision, index = _core.hit_all_nowait(triples)
         assert decision.degraded and decision.allowed == (on_full == "allow")
         assert index == (0 if on_full == "allow" else 1)
     assert first.peek_nowait("k", 0).remaining == (2 if on_full == "allow" else 4)
@@ -105,8 +105,8 @@ def test_hit_all_with_shadow_and_disabled(clock: _core.Clock) -> None:
     shadow = limiter_of(quota, clock=clock, shadow=True)
     off = limiter_of(quota, clock=clock, enabled=False)
     triples = [(off, "k", 5), (shadow, "k", 1), (real, "k", 1)]
-    assert not _core.hit_all_nowait(triples)[0].shadow  # type: ignore[arg-type]
-    decision, index = _core.hit_all_nowait(triples)  # type: ignore[arg-type]
+    assert not _core.hit_all_nowait(triples)[0].shadow
+    decision, index = _core.hit_all_nowait(triples)
     assert decision and decision.shadow and index == 1
     assert shadow.table.counters()["shadow_refused"] == 1
     assert real.peek_nowait("k", 0).remaining == 7
@@ -153,7 +153,7 @@ def test_reservations(algorithm: str, clock: _core.Clock) -> None:
     assert receipt is not None
     for bad in (-1, 1.5, True, {"other": 1}):
         with pytest.raises((TypeError, ValueError)):
-            receipt.settle_nowait(bad)  # type: ignore[arg-type]
+            receipt.settle_nowait(bad)
     assert receipt.open
     clock.ns += 1_000_000_000
     before = limiter.peek_nowait("k", 0).remaining
@@ -287,7 +287,7 @@ def test_the_observer_sees_every_decision(observed: list[Any], clock: _core.Cloc
     handle = limiter.bind(b"h")
     decisions = [limiter.hit_nowait("a"), handle.hit_nowait()]
     decisions += limiter.hit_many_nowait([("b", 1), ("c", 4)])
-    decision, receipt = limiter.reserve_nowait("d")
+    decision, _ = limiter.reserve_nowait("d")
     decisions += [decision, _core.hit_all_nowait([(limiter, "e", 1)])[0]]
     limiter.peek_nowait("f")
     assert [key for _, key, _ in observed] == ["a", b"h", "b", "c", "d", "e"]

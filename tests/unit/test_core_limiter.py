@@ -10,7 +10,8 @@ import pytest
 from sluicegate import _core
 
 ALGORITHMS = ["gcra", "fixed-window", "sliding-window", "sliding-log"]
-ODD_KEYS: list[str | bytes] = ["", b"", "a\0b", "é", "\U0001f600", "\ud800", "x" * 2**20, b"\xff\xfe"]
+ODD_KEYS: list[str | bytes] = ["", b"", "a\0b", "é", "\U0001f600", "\ud800", b"\xff\xfe"]
+ODD_KEYS.append("x" * 2**20)
 
 
 def limiter_of(
@@ -214,7 +215,7 @@ def test_wrong_calls() -> None:
     limiter = limiter_of(_core.Quota(1, 1))
     for call in (
         lambda: limiter.hit_nowait(),  # type: ignore[call-arg]
-        lambda: limiter.hit_nowait("k", 1, None),  # type: ignore[misc]
+        lambda: limiter.hit_nowait("k", 1, None),  # type: ignore[call-arg]
         lambda: limiter.hit_nowait("k", key="k"),  # type: ignore[misc]
         lambda: limiter.hit_nowait("k", costs=1),  # type: ignore[call-arg]
         lambda: limiter.hit_awaitable(),  # type: ignore[call-arg]
