@@ -38,7 +38,9 @@ def siphash(compress: int, finalise: int, key: bytes, data: bytes, size: int) ->
     """SipHash-compress-finalise of `data`, `size` bytes (8 or 16) long."""
     k0, k1 = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
     v = [k0, k1, k0, k1]
-    for i, word in enumerate(b"somepseudorandomlygeneratedbytes"[i : i + 8] for i in (0, 8, 16, 24)):
+    for i, word in enumerate(
+        b"somepseudorandomlygeneratedbytes"[i : i + 8] for i in (0, 8, 16, 24)
+    ):
         v[i] ^= int.from_bytes(word, "big")
     if size == 16:
         v[1] ^= 0xEE
@@ -91,7 +93,9 @@ def text() -> str:
     for length in LENGTHS:
         out = siphash(1, 3, bytes(range(16)), bytes(i & 0xFF for i in range(length)), 16)
         words = [int.from_bytes(out[i : i + 8], "little") for i in (0, 8)]
-        lines.append(f"    {{{length}, {{UINT64_C(0x{words[0]:016x}), UINT64_C(0x{words[1]:016x})}}}},")
+        lines.append(
+            f"    {{{length}, {{UINT64_C(0x{words[0]:016x}), UINT64_C(0x{words[1]:016x})}}}},"
+        )
     return "\n".join([*lines, "};", ""])
 
 
