@@ -56,7 +56,8 @@ struct sgpy_state {
     sgpy_call *free_calls;
     unsigned free_decisions_count, free_calls_count;
     sgpy_monotonic monotonic;
-    bool closed; /* the free lists take nothing more */
+    uint64_t tables; /* made so far */
+    bool closed;     /* the free lists take nothing more */
 };
 
 /* The state of the module that made `type`, or NULL while the module is torn down.
@@ -118,6 +119,7 @@ typedef struct {
     bool made;       /* core is initialised */
     uint8_t on_full; /* sgpy_on_full */
     int64_t origin_ns; /* what the clock showed when the table was made */
+    uint64_t id;     /* no other table of this module has it, now or later */
     uint64_t epoch;  /* of clear(): what was taken before one is void */
     sg_secret secret;
     uint64_t admitted, refused, banned, shadow_refused, full;
@@ -154,20 +156,19 @@ static inline void sgpy_key_done(sgpy_key *key) { Py_CLEAR(key->owned); }
 typedef struct {
     PyObject *object; /* strong */
     sgpy_key key;
-    const sgpy_table *table; /* whose secret made fp; compared only, never followed */
+    uint64_t table; /* the id of the one whose secret made fp; 0: none yet */
     sg_fingerprint fp;
 } sgpy_prepared;
 
-/* Fills an empty one. -1: TypeError. */
+/* Fills it (again). -1: TypeError, and it is as it was. */
 int sgpy_prepare(sgpy_prepared *prepared, PyObject *object);
 void sgpy_prepared_clear(sgpy_prepared *prepared); /* tp_clear and tp_dealloc */
 
-/* Its fingerprint in that table. Runs no Python code. The caller passes a table that it
- * holds; the prepared key is of one limiter, whose table changes only by _rebind. */
+/* Its fingerprint in that table. Runs no Python code. */
 static inline sg_fingerprint sgpy_prepared_fp(sgpy_prepared *prepared, const sgpy_table *table) {
-    if (SG_UNLIKELY(prepared->table != table)) {
+    if (SG_UNLIKELY(prepared->table != table->id)) {
         prepared->fp = sg_fingerprint_of(&table->secret, prepared->key.data, prepared->key.length);
-        prepared->table = table;
+        prepared->table = table->id;
     }
     return prepared->fp;
 }

@@ -48,15 +48,18 @@ int sgpy_prepare(sgpy_prepared *prepared, PyObject *object) {
     if (sgpy_key_read(object, &key) < 0) {
         return -1;
     }
-    prepared->key = key;
-    prepared->table = NULL;
+    PyObject *old = prepared->object, *old_bytes = prepared->key.owned;
     Py_INCREF(object);
-    Py_XSETREF(prepared->object, object);
+    prepared->object = object;
+    prepared->key = key;
+    prepared->table = 0;
+    Py_XDECREF(old_bytes);
+    Py_XDECREF(old);
     return 0;
 }
 
 void sgpy_prepared_clear(sgpy_prepared *prepared) {
-    prepared->table = NULL;
+    prepared->table = 0;
     prepared->key.data = NULL;
     prepared->key.length = 0;
     Py_CLEAR(prepared->key.owned);

@@ -211,6 +211,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->state = st;
+    self->id = ++st->tables;
     uint64_t seeds[2];
     if (set_on_full(self, on_full) < 0 || set_secret(self, secret) < 0 ||
         set_clock(self, clock) < 0) {

@@ -412,3 +412,13 @@ def test_a_method_of_a_subclass() -> None:
             _core.own_method(cls, method)
     with pytest.raises(TypeError):
         _core.own_method(5, hit)  # type: ignore[arg-type]
+
+
+def test_a_handle_follows_its_limiter_from_table_to_table(clock: _core.Clock) -> None:
+    quota = _core.Quota(9, 60)
+    limiter = limiter_of(quota, clock=clock)
+    handle = limiter.bind("k")
+    for _ in range(50):  # a new table often lies where the last one was
+        handle.hit_nowait()
+        limiter._rebind(_core.Table(["gcra"], clock=clock), [quota])
+        assert handle.hit_nowait() and limiter.hit_nowait("k").remaining == 7
