@@ -334,13 +334,14 @@ class Decision(NamedTuple):
 UNLIMITED = Decision(True, LIMIT_MAX, COST_MAX, 0.0, 0.0, None, False)
 
 
-@dataclass
-class Gifts:
-    """What open reservations and rewards gave back to a gcra quota, in ticks: it moved the
-    intervals of the charges that lie above `lowest`."""
-
-    given: int = 0
-    lowest: float = inf
+@dataclass(eq=False)
+class Receipt:
+    key: object
+    lapses: int
+    costs: list[int | None]  # None: not charged
+    marks: list[int]  # gcra: where its interval ends; windows: their end; log: the time
+    intervals: list[int]
+    open: bool = True
 
 
 @dataclass
@@ -350,22 +351,17 @@ class Subject:
     states: list[State]
     ban_until: int = 0
     ban_length: int = 0
-    open: int = 0  # reservations
+    claims: list[Receipt] = field(default_factory=list)  # open reservations, oldest first
     pinned_until: int = 0  # when the last of them lapses
-    generation: int = 0  # theirs; others are void
-    gifts: list[Gifts] = field(default_factory=list)
 
+    def counts(self, now: int) -> bool:
+        """Whether a ban or an open reservation still counts."""
+        return self.ban_until > now or (bool(self.claims) and self.pinned_until > now)
 
-@dataclass
-class Receipt:
-    key: object
-    generation: int
-    lapses: int
-    costs: list[int | None]  # None: not charged
-    marks: list[int]
-    intervals: list[int]
-    given: list[int]
-    open: bool = True
+    def move(self, first: int, place: int, ticks: int) -> None:
+        """What was given back to a gcra quota moves the intervals of all later charges."""
+        for claim in self.claims[first:]:
+            claim.marks[place] = max(claim.marks[place] - ticks, 0)
 
 
 class Judged(NamedTuple):
@@ -397,7 +393,6 @@ class Limiter:
         self.subjects: dict[object, Subject] = {}
         self.kinds = kinds or [q.algorithm for q in quotas if q]
         self.longest: list[int] = [0] * len(quotas)
-        self.generations = 0
 
     def ticks(self, now_ns: int) -> int:
         ticks = (now_ns - self.start_ns) * TICKS_PER_NS + ORIGIN
@@ -426,17 +421,16 @@ class Limiter:
     def tidy(self, subject: Subject, now: int) -> None:
         """Drops a ban and reservations when none of either counts any more."""
         subject.ban_until = min(subject.ban_until, now + subject.ban_length)
-        if subject.ban_until <= now and not (subject.open and subject.pinned_until > now):
-            subject.ban_until = subject.open = 0
+        if not subject.counts(now):
+            subject.ban_until = subject.pinned_until = 0
+            subject.claims = []
 
     def expired(self, key: object, now_ns: int) -> bool:
         """Whether nothing of the key counts at that time."""
         now, subject = self.ticks(now_ns), self.subjects.get(key)
         if subject is None:
             return True
-        if subject.ban_until > now or (subject.open and subject.pinned_until > now):
-            return False
-        return all(
+        return not subject.counts(now) and all(
             q is None or state.expired(q, now)
             for q, state in zip(self.quotas, subject.states, strict=True)
         )
@@ -504,7 +498,11 @@ class Limiter:
         self.know(self.quotas)
         subject = self.subjects.get(key) or self.fresh()
         self.look(subject, self.quotas, now)
-        return self.decision(self.judge(subject, self.quotas, self.row(costs), now), self.quotas)
+        judged = self.judge(subject, self.quotas, self.row(costs), now)
+        if judged.allowed:  # nothing is charged, so what remains is what there is
+            stands = self.judge(subject, self.quotas, self.row(0), now)
+            judged = judged._replace(binding=stands.binding, verdict=stands.verdict)
+        return self.decision(judged, self.quotas)
 
     def hit(
         self,
@@ -591,10 +589,7 @@ class Limiter:
             if not isinstance(state, Gcra):
                 state.reward(quota, now, cost)
                 continue
-            given = state.give(quota, now, cost * quota.interval)
-            if subject.gifts:
-                subject.gifts[i].given += given
-                subject.gifts[i].lowest = 0
+            subject.move(0, i, state.give(quota, now, cost * quota.interval))
 
     def reset(self, key: object) -> None:
         self.subjects.pop(key, None)
@@ -620,14 +615,9 @@ class Limiter:
             return decision, None
         subject = self.made(key)
         lapses = now + ceil(ttl * 1e9) * TICKS_PER_NS
-        if subject.open == 0:
-            self.generations += 1
-            subject.generation = self.generations
-            subject.pinned_until = 0
-            subject.gifts = [Gifts() for _ in self.quotas]
-        subject.open += 1
         subject.pinned_until = max(subject.pinned_until, lapses)
-        receipt = Receipt(key, subject.generation, lapses, [], [], [], [])
+        receipt = Receipt(key, lapses, [], [], [])
+        subject.claims.append(receipt)
         for i, state in enumerate(subject.states):
             quota, verdict = self.quotas[i], judged.verdicts.get(i)
             charged = quota is not None and verdict is not None and verdict.allowed
@@ -635,7 +625,6 @@ class Limiter:
             receipt.costs.append(row[i] if charged else None)
             receipt.marks.append(mark)
             receipt.intervals.append(quota.interval if quota else 0)
-            receipt.given.append(subject.gifts[i].given)
         return decision, receipt
 
     def settle(self, receipt: Receipt, costs: int | list[int], now_ns: int) -> None:
@@ -651,29 +640,29 @@ class Limiter:
         if any(over):
             self.exceed(receipt.key, over, now)
         subject = self.subjects.get(receipt.key)
-        if subject is None or not subject.open or subject.generation != receipt.generation:
-            return
+        if subject is None or receipt not in subject.claims:
+            return  # reset, lapsed and dropped
         self.look(subject, self.quotas, now)
+        place = subject.claims.index(receipt)
         for i, reserved in enumerate(receipt.costs):
             if reserved is not None and row[i] < reserved and now < receipt.lapses:
-                self.refund(subject, receipt, i, now, reserved - row[i])
-        subject.open -= 1
+                self.refund(subject, place, i, now, reserved - row[i])
+        del subject.claims[place]
         self.tidy(subject, now)
 
-    def refund(self, subject: Subject, receipt: Receipt, i: int, now: int, units: int) -> None:
+    def refund(self, subject: Subject, place: int, i: int, now: int, units: int) -> None:
+        receipt = subject.claims[place]
         quota, state, mark = self.quotas[i], subject.states[i], receipt.marks[i]
         if quota is None:
             return
         if not isinstance(state, Gcra):
             state.refund(quota, now, mark, units)
             return
-        # Of its own interval, wherever that lies now, the part that is still ahead.
-        gifts = subject.gifts[i]
-        if mark > gifts.lowest:
-            mark = max(mark - (gifts.given - receipt.given[i]), 0)
+        # Of its own interval, wherever that lies now, the part that is still ahead. By the
+        # smaller of the intervals then and now, should the numbers have changed.
         amount = units * min(quota.interval, receipt.intervals[i])
-        gifts.given += state.give(quota, now, min(amount, max(mark - now, 0)))
-        gifts.lowest = min(gifts.lowest, mark)
+        given = state.give(quota, now, min(amount, max(mark - now, 0)))
+        subject.move(place + 1, i, given)
 
 
 def hit_all(
@@ -683,27 +672,25 @@ def hit_all(
     one limiter and key are one."""
     rows: dict[tuple[int, object], tuple[int, list[int]]] = {}
     for i, (limiter, key, costs) in enumerate(triples):
-        first, row = rows.get((id(limiter), key), (i, [0] * len(limiter.kinds)))
-        rows[id(limiter), key] = (first, [a + b for a, b in zip(row, limiter.row(costs), strict=True)])
+        at, row = rows.get((id(limiter), key), (i, [0] * len(limiter.kinds)))
+        rows[id(limiter), key] = at, [a + b for a, b in zip(row, limiter.row(costs), strict=True)]
     seen: list[tuple[int, Decision, Fraction]] = []
-    for i, row in rows.values():
-        limiter, key, _ = triples[i]
-        decision = limiter.peek(key, row, now_ns)
-        share = Fraction(-1)
-        if decision.quota is not None:
-            judged = limiter.judge(
-                limiter.subjects.get(key) or limiter.fresh(), limiter.quotas, row, limiter.ticks(now_ns)
-            )
-            quota = limiter.quotas[decision.quota]
-            assert quota is not None
-            share = Fraction(judged.verdict.level, quota.capacity)
-        seen.append((i, decision, share))
+    for at, row in rows.values():
+        limiter, key, _ = triples[at]
+        now = limiter.ticks(now_ns)
+        limiter.know(limiter.quotas)
+        subject = limiter.subjects.get(key) or limiter.fresh()
+        limiter.look(subject, limiter.quotas, now)
+        judged = limiter.judge(subject, limiter.quotas, row, now)
+        quota = None if judged.binding is None else limiter.quotas[judged.binding]
+        share = Fraction(judged.verdict.level, quota.capacity) if quota else Fraction(-1)
+        seen.append((at, limiter.decision(judged, limiter.quotas), share))
     refused = [one for one in seen if not one[1].allowed]
     if refused:
-        i, decision, _ = max(refused, key=lambda one: one[1].retry_after)
+        at, decision, _ = max(refused, key=lambda one: one[1].retry_after)
     else:
         for first, row in rows.values():
             limiter, key, _ = triples[first]
             limiter.hit(key, row, now_ns)
-        i, decision, _ = max(seen, key=lambda one: one[2])
-    return decision._replace(shadow=any(one[1].shadow for one in seen)), i
+        at, decision, _ = max(seen, key=lambda one: one[2])
+    return decision._replace(shadow=any(one[1].shadow for one in seen)), at

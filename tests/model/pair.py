@@ -159,7 +159,7 @@ class Pair:
         to have forgotten it and the reference never forgets."""
         for key in keys:
             subject = self.model.subjects.get(key)
-            if subject is not None and (subject.ban_until or subject.open):
+            if subject is not None and (subject.ban_until or subject.claims):
                 self.hit(key, 0)
             if self.model.expired(key, self.clock.ns):
                 self.reset(key)

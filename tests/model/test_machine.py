@@ -132,6 +132,9 @@ class Machine(RuleBasedStateMachine):
         if ns >= 0:
             self.clock.ns += ns
             return
+        for reserved in self.receipts:
+            if reserved.model.lapses <= self.pair.model.ticks(self.clock.ns):
+                self.pair.settle(reserved, 0)
         for pair in (self.pair, self.other):
             pair.settle_down(KEYS)
         self.clock.ns += ns
