@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import inf
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from ._support import DONE, Done, check_number, key_bytes
 from .claims import HitClaim, ReserveClaim
 from .quota import as_quotas
 from .stores import MemoryStore, attach, open_store
-from .stores.layout import Quotas, arrange, shape_error
+from .stores.layout import Layout, Quotas, arrange, shape_error
 from .waiting import wake, wake_table
 
 __all__ = ["BaseLimiter", "QuotasArgument"]
@@ -101,6 +102,9 @@ class BaseLimiter(_core.Limiter):
 
     def _quotas_of(self, quotas: QuotasArgument | Sequence[_core.Quota | None]) -> Quotas:
         """C asks it what `hit(key, quotas=...)` means: the quotas, each in its place."""
+        if isinstance(quotas, str):
+            arranged = _text_in_place(quotas, self._layout)
+            return arranged or self._arranged(as_quotas(quotas))
         if isinstance(quotas, list | tuple) and None in quotas:
             return self._arranged(quotas)
         return self._arranged(as_quotas(quotas))  # type: ignore[arg-type]
@@ -149,6 +153,11 @@ class BaseLimiter(_core.Limiter):
         if not self.enabled:
             parts.append("enabled=False")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@lru_cache(maxsize=1024)
+def _text_in_place(text: str, layout: Layout) -> Quotas | None:
+    return arrange(layout, as_quotas(text))
 
 
 def wait_bounds(timeout: float | None, max_waiters: int) -> float:

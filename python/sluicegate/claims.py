@@ -13,6 +13,7 @@ from .waiting import StoreClock
 
 __all__ = ["HitClaim", "ReserveClaim"]
 
+_NOISE = 2e-9
 _SHORTEST = 1e-3  # seconds a refusal names at least, where units are there but not its turn
 
 
@@ -51,7 +52,7 @@ class HitClaim:
 
     def too_late(self, ahead: Sequence[Any], left: float) -> bool:
         wait = self._project(ahead)
-        return wait > left or isinf(wait)
+        return isinf(wait) or _above(wait, left)
 
     def refusal(self, ahead: Sequence[Any]) -> Any:
         seen = self.limiter.peek_nowait(self._given, self.cost)
@@ -80,7 +81,12 @@ class HitClaim:
 
 
 def _comes(decision: _core.Decision, left: float) -> bool:
-    return not isinf(decision.retry_after) and decision.retry_after <= left
+    return not isinf(decision.retry_after) and not _above(decision.retry_after, left)
+
+
+def _above(seconds: float, left: float) -> bool:
+    """What is left is a difference of floats: a nanosecond or two are its noise."""
+    return seconds > (left + _NOISE if left > 0 else 0.0)
 
 
 class ReserveClaim(HitClaim):

@@ -14,43 +14,23 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Claim", "sleep", "wait_in_task", "wait_in_thread", "wake", "wake_table"]
+    from ._protocols import Cancellable, Claim
+
+__all__ = ["sleep", "wait_in_task", "wait_in_thread", "wake", "wake_table"]
 
 T = TypeVar("T")
-Outcome = TypeVar("Outcome", covariant=True)
 StoreClock = _core.Clock | Callable[[], float] | None
 
 _LONGEST = 86400.0  # seconds parked in one go; a longer wait is several
-
-
-class Claim(Protocol[Outcome]):
-    """What is waited for. Its methods decide; they never block."""
-
-    @property
-    def table(self) -> _core.Table: ...
-    @property
-    def key(self) -> bytes: ...
-    @property
-    def clock(self) -> StoreClock: ...
-
-    def attempt(self, left: float) -> tuple[bool, Outcome, float]:
-        """Tries once: whether that is the end of it, what it came to, and else in how
-        many seconds to try again (inf: when woken). Nothing comes after `left` seconds."""
-
-    def too_late(self, ahead: Sequence[Any], left: float) -> bool:
-        """Whether, behind these claims, its turn cannot come in `left` seconds."""
-
-    def refusal(self, ahead: Sequence[Any]) -> Outcome:
-        """What to say to who may not stand behind these claims, or not any longer."""
 
 
 class _Waiter:
@@ -97,6 +77,14 @@ def _forget_parent() -> None:
 os.register_at_fork(after_in_child=_forget_parent)
 
 
+def _at_once(claim: Claim[T], timeout: float, max_waiters: float) -> tuple[bool, T]:
+    """The usual case, cheaply: nobody waits, and what is wanted is there (or never will be)."""
+    if (id(claim.table), claim.key) in _queues:
+        return False, None  # type: ignore[return-value]
+    done, outcome, _ = claim.attempt(timeout if max_waiters >= 1 else 0.0)
+    return done, outcome
+
+
 def _turns(
     waiter: _Waiter, claim: Claim[T], timeout: float, max_waiters: float
 ) -> Generator[float, None, T]:
@@ -125,7 +113,7 @@ def _turns(
                 done, outcome, pause = claim.attempt(max(0.0, left) if max_waiters >= 1 else 0.0)
                 if done:
                     return outcome
-                yield min(pause, max(left, 0.0))
+                yield max(left, 0.0) if pause == inf else pause
             elif left > 0:
                 yield left
             else:
@@ -227,17 +215,13 @@ class _TaskWaiter(_Waiter):
         self._woken = False
 
 
-class _Cancellable(Protocol):
-    def cancel(self) -> None: ...
-
-
 def _timer(
     loop: asyncio.AbstractEventLoop,
     clock: StoreClock,
     seconds: float,
     call: Callable[[], object],
     call_threadsafe: Callable[[], object],
-) -> _Cancellable | None:
+) -> Cancellable | None:
     if isinstance(clock, _core.Clock):
         if seconds == inf:
             return None
@@ -245,11 +229,11 @@ def _timer(
     return loop.call_later(min(seconds, _LONGEST), call)
 
 
-def _call_later(clock: _core.Clock, seconds: float, call: Callable[[], object]) -> _Cancellable:
+def _call_later(clock: _core.Clock, seconds: float, call: Callable[[], object]) -> Cancellable:
     call_later = getattr(clock, "call_later", None)
     if call_later is None:
         raise TypeError("to wait by a clock that stands, use sluicegate.testing.Clock")
-    timer: _Cancellable = call_later(seconds, call)
+    timer: Cancellable = call_later(seconds, call)
     return timer
 
 
@@ -269,14 +253,16 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 async def wait_in_task(claim: Claim[T], timeout: float, max_waiters: float = inf) -> T:
     """Waits for the claim up to `timeout` seconds; a cancelled task gives its turn back."""
+    done, outcome = _at_once(claim, timeout, max_waiters)
+    if done:
+        return outcome
     waiter = _TaskWaiter(claim, running_loop())
     turns = _turns(waiter, claim, timeout, max_waiters)
     try:
         while True:
             await waiter.park(next(turns))
     except StopIteration as end:
-        outcome: T = end.value
-        return outcome
+        return end.value  # type: ignore[no-any-return]
     finally:
         turns.close()
 
@@ -337,13 +323,15 @@ class _ThreadWaiter(_Waiter):
 
 def wait_in_thread(claim: Claim[T], timeout: float, max_waiters: float = inf) -> T:
     """Blocks this thread until the claim is met or refused, up to `timeout` seconds."""
+    done, outcome = _at_once(claim, timeout, max_waiters)
+    if done:
+        return outcome
     waiter = _ThreadWaiter(claim)
     turns = _turns(waiter, claim, timeout, max_waiters)
     try:
         while True:
             waiter.park(next(turns))
     except StopIteration as end:
-        outcome: T = end.value
-        return outcome
+        return end.value  # type: ignore[no-any-return]
     finally:
         turns.close()

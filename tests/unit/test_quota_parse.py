@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate import Limiter, Quota, parse_quotas, parse_size
-from sluicegate.quota import ALGORITHMS, UNITS
+from sluicegate.quota import ALGORITHMS
+from sluicegate.rates import UNITS
 
 
 @pytest.mark.parametrize(

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from .memory import MemoryStore
+from .memory import MemoryStore, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MemoryStore", "Store", "StoreUser", "open_store"]
+    from .._protocols import StoreUser
+
+__all__ = ["MemoryStore", "Store", "open_store"]
 
 Store = MemoryStore  # what open_store returns; other stores join it
 
 _opened: dict[str, MemoryStore] = {}
 _users: WeakSet[Any] = WeakSet()
 _overrides: list[MemoryStore] = []
-
-
-class StoreUser(Protocol):
-    """What has state in a store: a limiter, a concurrency limiter."""
-
-    def _use_store(self, store: MemoryStore | None) -> None:
-        """Moves to that store; None: back to the one it was made with."""
 
 
 def open_store(store: MemoryStore | str | None = None) -> MemoryStore:
@@ -87,7 +82,7 @@ def attach(user: StoreUser) -> None:
 
 def users() -> Iterator[Any]:
     """Every limiter and concurrency limiter that lives."""
-    return iter(list(_users))
+    return iter(listed(_users))
 
 
 def override(store: MemoryStore) -> None:

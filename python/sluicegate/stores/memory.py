@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 from weakref import WeakSet
 
 from .. import _core
@@ -13,6 +13,8 @@ from .layout import Layout, arrange, layout_of, shape_error
 from .workers import warn_of_workers
 
 __all__ = ["MemoryStore"]
+
+T = TypeVar("T")
 
 
 class MemoryStore:
@@ -98,7 +100,11 @@ class MemoryStore:
     def tables(self) -> list[tuple[str | None, _core.Table]]:
         """Every table in use, with the name of its limiter."""
         named = [(name, table) for name, (table, _) in list(self._named.items())]
-        return [*named, *list(self._slots.items()), *((None, table) for table in self._loose)]
+        return [
+            *named,
+            *list(self._slots.items()),
+            *((None, table) for table in listed(self._loose)),
+        ]
 
     def clear(self) -> Done:
         """Forgets all state at once (it need not be awaited); limiters stay in use."""
@@ -136,3 +142,12 @@ class MemoryStore:
             if self._options[name] != default
         )
         return f"MemoryStore({', '.join(given)})"
+
+
+def listed(known: WeakSet[T]) -> list[T]:
+    """What it has now; another thread may add to it meanwhile."""
+    while True:
+        try:
+            return list(known)
+        except RuntimeError:  # changed size during iteration
+            continue

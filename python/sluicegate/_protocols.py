@@ -1,0 +1,46 @@
+"""What the parts ask of each other, for the type checker; not imported at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from . import _core
+from .stores import MemoryStore
+from .waiting import StoreClock
+
+Outcome = TypeVar("Outcome", covariant=True)
+
+
+class Claim(Protocol[Outcome]):
+    """What is waited for. Its methods decide; they never block."""
+
+    @property
+    def table(self) -> _core.Table: ...
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def clock(self) -> StoreClock: ...
+
+    def attempt(self, left: float) -> tuple[bool, Outcome, float]:
+        """Tries once: whether that is the end of it, what it came to, and else in how
+        many seconds to try again (inf: when woken). Nothing comes after `left` seconds."""
+
+    def too_late(self, ahead: Sequence[Any], left: float) -> bool:
+        """Whether, behind these claims, its turn cannot come in `left` seconds."""
+
+    def refusal(self, ahead: Sequence[Any]) -> Outcome:
+        """What to say to who may not stand behind these claims, or not any longer."""
+
+
+class Cancellable(Protocol):
+    """A timer."""
+
+    def cancel(self) -> None: ...
+
+
+class StoreUser(Protocol):
+    """What has state in a store: a limiter, a concurrency limiter."""
+
+    def _use_store(self, store: MemoryStore | None) -> None:
+        """Moves to that store; None: back to the one it was made with."""
