@@ -63,7 +63,7 @@ static void run_with_failure(const sg_quota *quotas, uint64_t fail_at, bool for_
         sg_receipt receipts_before[COUNT(receipts)];
         uint64_t failed = f.memory.failures;
         uint64_t bytes = f.memory.bytes, state = random_get();
-        bool look = f.memory.fail_at != 0 && f.memory.allocations + 4 >= fail_at;
+        bool look = f.memory.fail_at != 0 && f.memory.allocations + 16 >= fail_at;
         if (look) /* pictures are dear: only where it may matter */
             take_picture(&f, &before);
         memcpy(receipts_before, receipts, sizeof receipts);
