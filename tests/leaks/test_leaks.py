@@ -1,8 +1,10 @@
 """Nothing is kept by calls of the extension: in resident memory always, and by the counts
-of references where a debug build of this CPython is at hand (SLUICEGATE_DEBUG_PYTHON)."""
+of references where a debug build of this CPython is at hand (SLUICEGATE_DEBUG_PYTHON).
+And none of them crashes where there is no memory."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,14 +14,14 @@ import pytest
 
 import sluicegate
 
-SCRIPT = Path(__file__).with_name("everything.py")
+HERE = Path(__file__).parent
 ROOT = str(Path(sluicegate.__file__).parent.parent)
 
 
-def run(python: str, rounds: int, path: str) -> None:
+def run(python: str, script: str, *arguments: str) -> None:
     result = subprocess.run(
-        [python, str(SCRIPT), str(rounds)],
-        env={**os.environ, "PYTHONPATH": path},
+        [python, "-X", "faulthandler", str(HERE / script), *arguments],
+        env={**os.environ, "PYTHONPATH": ROOT},
         capture_output=True,
         text=True,
         timeout=300,
@@ -29,7 +31,7 @@ def run(python: str, rounds: int, path: str) -> None:
 
 
 def test_resident_memory_stays() -> None:
-    run(sys.executable, 10_000, ROOT)  # of some 100 calls each
+    run(sys.executable, "everything.py", "10000")  # of some 100 calls each
 
 
 @pytest.mark.skipif(
@@ -37,4 +39,11 @@ def test_resident_memory_stays() -> None:
     reason="SLUICEGATE_DEBUG_PYTHON names no debug build of CPython with the extension built",
 )
 def test_reference_counts_stay() -> None:
-    run(os.environ["SLUICEGATE_DEBUG_PYTHON"], 2_000, ROOT)
+    run(os.environ["SLUICEGATE_DEBUG_PYTHON"], "everything.py", "2000")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("_testcapi") is None, reason="this CPython has no _testcapi"
+)
+def test_no_memory() -> None:
+    run(sys.executable, "no_memory.py")

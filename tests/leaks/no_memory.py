@@ -1,0 +1,98 @@
+"""Makes each allocation of CPython's fail in turn, in every call of the extension: it must
+come out as MemoryError (or as nothing), never as a crash. Needs _testcapi."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import _testcapi  # type: ignore[import-not-found]
+import everything
+from sluicegate import _core
+
+KEY, ODD = "user:42", "\ud800"
+PAIRS: Any = [("a", 1), (ODD, {"m": 2})]
+PASSES: Any = [(everything.LIMITER, "a", 1), (everything.LIMITER, ODD, 2)]
+HANDLE = everything.LIMITER.bind(ODD)
+GATE = _core.Connections()
+DECISION = everything.LIMITER.hit_nowait(KEY)
+
+
+def reserve_and_settle() -> None:
+    _, receipt = everything.LIMITER.reserve_nowait(ODD, 0)
+    if receipt is not None:
+        receipt.settle_nowait({"m": 1})
+
+
+def slot() -> None:
+    held = everything.SLOTS.acquire_nowait(ODD)
+    if held is not None:
+        held.release_nowait()
+
+
+def send(call: Any) -> None:
+    with contextlib.suppress(StopIteration):
+        call.send(None)
+
+
+CALLS: list[Callable[[], Any]] = [
+    lambda: everything.LIMITER.hit_nowait(KEY),
+    lambda: everything.LIMITER.hit_nowait(ODD, {"b": 2}),
+    lambda: everything.LIMITER.hit_nowait(KEY, quotas=[everything.QUOTA, None]),
+    lambda: everything.LIMITER.hit_nowait(KEY, {"none": 1}),
+    lambda: everything.LIMITER.hit_nowait(KEY, -1),
+    lambda: everything.LIMITER.hit_many_nowait(PAIRS),
+    lambda: everything.LIMITER.project_nowait(ODD, [1, 2]),
+    lambda: _core.hit_all_nowait(PASSES),
+    lambda: everything.LIMITER.bind(ODD),
+    lambda: HANDLE.hit_nowait(2),
+    lambda: HANDLE.peek_nowait(),
+    reserve_and_settle,
+    slot,
+    lambda: send(everything.LIMITER.hit_awaitable(ODD)),
+    lambda: send(HANDLE.hit_awaitable()),
+    lambda: everything.LIMITER.table.counters(),
+    lambda: everything.LIMITER.table.top(),
+    lambda: _core.Table(["gcra", "sliding-log"]),
+    lambda: _core.Limiter(everything.table(), [everything.QUOTA, None]),
+    lambda: everything.LIMITER._rebind(everything.table(), [everything.QUOTA, None]),
+    lambda: _core.Quota(5, 60, burst=9, name="n"),
+    lambda: repr(everything.QUOTA),
+    lambda: hash(everything.QUOTA) and everything.QUOTA == _core.Quota(5, 60, name="m"),
+    lambda: _core.Decision(True, quota=everything.QUOTA),
+    lambda: repr(DECISION),
+    lambda: DECISION.as_dict(),
+    lambda: hash(DECISION),
+    lambda: DECISION.__getnewargs_ex__(),
+    lambda: _core.fingerprint(bytes(16), ODD),
+    lambda: _core.Clock(1.0),
+    lambda: _core.ConnectionInfo("c", "k"),
+]
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    failed = 0
+    for call in CALLS:
+        for start in range(60):
+            error: BaseException | None = None
+            _testcapi.set_nomemory(start, start + 1)
+            try:
+                call()
+            except (MemoryError, TypeError, ValueError) as raised:
+                error = raised
+            finally:
+                _testcapi.remove_mem_hooks()
+            failed += isinstance(error, MemoryError)
+        if everything.LIMITER.quotas[1] is None:
+            everything.LIMITER._rebind(everything.table(), [everything.QUOTA, everything.SIZE])
+    everything.run(10)
+    print(failed, "allocations failed as MemoryError")
+    return int(failed == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
