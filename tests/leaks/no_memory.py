@@ -3,14 +3,15 @@ come out as MemoryError (or as nothing), never as a crash. Needs _testcapi."""
 
 from __future__ import annotations
 
+import _testcapi  # type: ignore[import-not-found]
 import contextlib
 import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import _testcapi  # type: ignore[import-not-found]
 import everything
+
 from sluicegate import _core
 
 KEY, ODD = "user:42", "\ud800"
@@ -61,7 +62,7 @@ CALLS: list[Callable[[], Any]] = [
     lambda: everything.LIMITER._rebind(everything.table(), [everything.QUOTA, None]),
     lambda: _core.Quota(5, 60, burst=9, name="n"),
     lambda: repr(everything.QUOTA),
-    lambda: hash(everything.QUOTA) and everything.QUOTA == _core.Quota(5, 60, name="m"),
+    lambda: hash(everything.QUOTA) and _core.Quota(5, 60, name="m") == everything.QUOTA,
     lambda: _core.Decision(True, quota=everything.QUOTA),
     lambda: repr(DECISION),
     lambda: DECISION.as_dict(),
