@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._support import own
 from .base import BaseLimiter, wait_bounds, wait_timeout
 from .errors import RateLimitExceeded
 from .reservation import Reservation
@@ -26,9 +27,6 @@ class Handle(_core.Handle):
             """Charges `cost`, or none of it. See Limiter.hit."""
             return self.hit_nowait(cost)
 
-    else:
-        hit = _core.Handle.hit_awaitable
-
     async def peek(self, cost: _core.Cost = 1) -> _core.Decision:
         """What `hit` would come to; charges nothing."""
         return self.peek_nowait(cost)
@@ -39,8 +37,8 @@ class Limiter(BaseLimiter):
 
     __slots__ = ()
 
-    # A ready coroutine object in C is the fastest to await up to 3.11, a coroutine over
-    # the C call from 3.12. Either charges when first awaited, never when called.
+    # A ready coroutine object in C is the fastest to await up to 3.11 (it is set below), a
+    # coroutine over the C call from 3.12. Either charges when first awaited, never when called.
     if TYPE_CHECKING or sys.version_info >= (3, 12):
 
         async def hit(
@@ -57,9 +55,6 @@ class Limiter(BaseLimiter):
             Never raises because of a limit: the decision is false when refused.
             """
             return self.hit_nowait(key, cost, quotas=quotas)
-
-    else:
-        hit = _core.Limiter.hit_awaitable
 
     async def peek(self, key: _core.Key, cost: _core.Cost = 1) -> _core.Decision:
         """What `hit` would come to; charges nothing."""
@@ -150,6 +145,11 @@ class Limiter(BaseLimiter):
 
 
 hit_all = Limiter.hit_all
+
+for _class, _base in ((Limiter, _core.Limiter), (Handle, _core.Handle)):
+    own(_class, hit_nowait=_base.hit_nowait)
+    if sys.version_info < (3, 12):
+        own(_class, hit=_base.hit_awaitable)
 
 
 def _register_coroutine() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import _core
 from ._core import Decision
+from ._support import own
 from .base import BaseLimiter, wait_bounds, wait_timeout
 from .concurrency import BaseConcurrencyLimiter
 from .errors import RateLimitExceeded, StorageError, StoreError, StoreFullError
@@ -156,6 +157,9 @@ class Limiter(BaseLimiter):
 
 
 hit_all = Limiter.hit_all
+
+own(Handle, hit=_core.Handle.hit_nowait, hit_nowait=_core.Handle.hit_nowait)
+own(Limiter, hit=_core.Limiter.hit_nowait, hit_nowait=_core.Limiter.hit_nowait)
 
 
 class ConcurrencyLimiter(BaseConcurrencyLimiter):

@@ -13,8 +13,12 @@ from sluicegate.testing import Clock
 
 
 def test_hit_is_the_c_method_itself() -> None:
-    assert sync.Limiter.hit is _core.Limiter.hit_nowait
-    assert sync.Handle.hit is _core.Handle.hit_nowait
+    for method, original in (
+        (sync.Limiter.hit, _core.Limiter.hit_nowait),
+        (sync.Handle.hit, _core.Handle.hit_nowait),
+    ):
+        assert type(method) is type(original) is type(str.join)  # a method in C
+        assert method.__name__ == original.__name__
 
 
 def test_the_same_names() -> None:
