@@ -41,9 +41,7 @@ def test_pages_load_nothing_from_elsewhere(start_demo: Start) -> None:
 
 
 @pytest.mark.browser
-async def test_a_person_types_until_the_limit_shows(
-    start_demo: Start, open_page: OpenPage
-) -> None:
+async def test_a_person_types_until_the_limit_shows(start_demo: Start, open_page: OpenPage) -> None:
     server = start_demo("--messages", "3 per 30 seconds")
     page = await open_page(f"{server.http}/")
     await page.until("document.querySelector('#tank').getAttribute('aria-valuenow') === '3'")
@@ -105,7 +103,8 @@ async def test_tabs_see_each_other_and_markup_stays_text(
     second = await open_page(f"{server.http}/")
     for page in (first, second):
         await page.until("document.querySelector('#tank').getAttribute('aria-valuenow') === '20'")
-    markup = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
+    broken = "document.title='broken'"
+    markup = f'<img src=x onerror="{broken}"><script>{broken}</script>'
     await first.type("#text", markup, enter=True)
     await second.until("document.querySelectorAll('.line:not(.own) p').length === 1")
     assert await second.text(".line:not(.own) p") == markup
@@ -122,7 +121,7 @@ async def test_one_tab_too_many_is_told_so(start_demo: Start, open_page: OpenPag
     first = await open_page(f"{server.http}/")
     await first.until("document.querySelector('#link').dataset.state === 'open'")
     second = await open_page(f"{server.http}/")
-    await second.until("document.querySelector('#words').innerText.includes('Too many connections')")
+    await second.until("document.querySelector('#words').innerText.startsWith('Too many conn')")
 
 
 @pytest.mark.browser

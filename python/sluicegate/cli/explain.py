@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 
 from sluicegate import _core
 
@@ -16,6 +16,8 @@ NAMES = {
     "sliding-window": "sliding window",
     "sliding-log": "sliding log",
 }
+DECISIONS = 200_000  # of one simulation, about
+GROUPS = 10_000  # more detail than a plot shows
 LOG_EXACT = 256  # entries a key of which the log keeps the exact time
 
 
@@ -24,9 +26,10 @@ def rate_words(rate: float, name: str | None) -> str:
 
     An empty name leaves out what is counted: `1.67 a second`.
     """
-    for seconds, unit in ((1, "second"), (60, "minute"), (3600, "hour"), (86400, "day")):
-        if rate * seconds >= 0.9999:
-            break
+    units_of_time = ((1, "second"), (60, "minute"), (3600, "hour"), (86400, "day"))
+    seconds, unit = next(
+        (one for one in units_of_time if rate * one[0] >= 0.9999), units_of_time[-1]
+    )
     amount = float(f"{rate * seconds:.4g}")
     said = number(amount) if name == "" else units(amount, name)
     return f"{said} a{'n' if unit == 'hour' else ''} {unit}"
@@ -66,15 +69,17 @@ def promise(quota: _core.Quota) -> str:
         return f"at most {limit} in a window of {period}, which starts at a key's first event"
     if quota.algorithm == "sliding-window":
         return f"the count of two windows of {period}, weighted by overlap, never above {limit}"
-    exact = "to the event" if quota.limit <= LOG_EXACT else (
-        f"counted in spans of {duration(quota.period / 255)}, so that it only ever refuses longer"
-    )
+    exact = "to the event"
+    if quota.limit > LOG_EXACT:
+        span = duration(quota.period / 255)
+        exact = f"counted in spans of {span}, so that it only ever refuses longer"
     return f"at most {limit} in any {period}, {exact}"
 
 
 def facts(quota: _core.Quota) -> list[tuple[str, str]]:
     """Rows of a label and what it is."""
     rate = quota.limit / quota.period
+    period = duration(quota.period)
     rows = [
         ("algorithm", NAMES[quota.algorithm]),
         ("at once", units(quota.burst, quota.name)),
@@ -86,11 +91,11 @@ def facts(quota: _core.Quota) -> list[tuple[str, str]]:
             rows.append(("one comes back", f"every {duration(interval).removeprefix('1 ')}"))
         rows.append(("from empty to full", duration(interval * quota.burst)))
     elif quota.algorithm == "fixed-window":
-        rows += [("all come back", f"when the window ends, {duration(quota.period)} after it began")]
+        rows += [("all come back", f"when the window ends, {period} after it began")]
     elif quota.algorithm == "sliding-window":
-        rows += [("they come back", f"as the last window slides out, over {duration(quota.period)}")]
+        rows += [("they come back", f"as the last window slides out, over {period}")]
     else:
-        rows += [("each comes back", f"{duration(quota.period)} after it was spent")]
+        rows += [("each comes back", f"{period} after it was spent")]
     rows.append(("promise", promise(quota)))
     if quota.shadow:
         rows.append(("shadow", "counted and reported, holds nothing back"))
@@ -131,7 +136,7 @@ class Simulation:
     times: list[float]  # seconds since the start
     sent: list[float]  # events until then
     admitted: list[float]  # by all quotas together
-    alone: list[list[float]]  # by each quota, were it the only one
+    alone: list[list[float] | None]  # by each quota, were it the only one; None: too many
 
 
 def default_span(quotas: Sequence[_core.Quota]) -> float:
@@ -164,50 +169,90 @@ def simulate(
 ) -> Simulation:
     """Flood the quotas: `rate` events a second of `size` bytes, for `span` seconds.
 
-    Events of one step arrive together. Where a step holds very many, several go as one
-    event of their common cost, at most a hundredth of the smallest burst.
+    Where very many come through, several go as one event of their common cost, at most a
+    quarter of the smallest burst. ValueError when it would still take too many decisions.
     """
+    wanted = span
     span = span or default_span(quotas)
+    most = _longest_span(quotas, size)
+    if span > most:
+        if wanted is not None:
+            raise ValueError(
+                f"a flood of {duration(span)} takes too many decisions here: "
+                f"at most {duration(most)}"
+            )
+        span = most
     rate = rate or default_rate(quotas, span, size)
     admitted = _flood(quotas, rate, span, size, steps)
-    alone = [_flood([quota], rate, span, size, steps) for quota in quotas]
+    alone = [
+        _flood([quota], rate, span, size, steps) if span <= _longest_span([quota], size) else None
+        for quota in quotas
+    ]
     times = [span * step / steps for step in range(steps + 1)]
     sent = [float(int(rate * at) + 1) for at in times]
     return Simulation(rate, span, times, sent, admitted, alone)
 
 
+def _bursts(quotas: Sequence[_core.Quota], size: int) -> list[float]:
+    return [quota.burst / cost_of(quota, size) for quota in _holding(quotas)]
+
+
+def _most(quotas: Sequence[_core.Quota], size: int, span: float) -> float:
+    """No more events than this come through in so many seconds (windows: about)."""
+    return min(
+        (quota.burst + quota.limit / quota.period * span) / cost_of(quota, size)
+        for quota in _holding(quotas)
+    )
+
+
+def _holding(quotas: Sequence[_core.Quota]) -> list[_core.Quota]:
+    return [quota for quota in quotas if not quota.shadow] or list(quotas)
+
+
+def _group(quotas: Sequence[_core.Quota], size: int, span: float) -> int:
+    coarsest = min(_bursts(quotas, size)) / 4
+    return max(1, int(min(coarsest, _most(quotas, size, span) / GROUPS)))
+
+
+def _longest_span(quotas: Sequence[_core.Quota], size: int) -> float:
+    """Seconds of flood that at most DECISIONS groups come through in."""
+    coarsest = max(1, int(min(_bursts(quotas, size)) / 4))
+    rate = min(quota.limit / quota.period / cost_of(quota, size) for quota in _holding(quotas))
+    return DECISIONS * coarsest / rate
+
+
 def _flood(
     quotas: Sequence[_core.Quota], rate: float, span: float, size: int, steps: int
 ) -> list[float]:
+    """Events admitted until each step. A refused one says when to come again, and all that
+    is sent until then is refused with it, so that only what matters is decided."""
     clock = _core.Clock()
     table = _core.Table([quota.algorithm for quota in quotas], clock=clock)
-    # Plain quotas without names: costs are given by place.
-    limiter = _core.Limiter(table, [_renamed(quota, f"q{i}") for i, quota in enumerate(quotas)])
-    held = [quota for quota in quotas if not quota.shadow] or list(quotas)
-    smallest = min(quota.burst / cost_of(quota, size) for quota in held)
-    largest = min(
-        (quota.burst + quota.limit / quota.period * span) / cost_of(quota, size) for quota in held
+    names = [f"q{i}" for i in range(len(quotas))]
+    limiter = _core.Limiter(
+        table, [_renamed(quota, name) for quota, name in zip(quotas, names, strict=True)]
     )
-    group = max(1, int(min(smallest / 100, largest / 10_000)))
-    cost = {f"q{i}": cost_of(quota, size) * group for i, quota in enumerate(quotas)}
+    group = _group(quotas, size, span)
+    cost = {name: cost_of(quota, size) * group for quota, name in zip(quotas, names, strict=True)}
     through: list[float] = []
     count = sent = 0
-    for step in range(steps + 1):
-        at = span * step / steps
+    while True:
+        at = (sent + group - 1) / rate  # when the last of the next group is there
+        while len(through) <= steps and span * len(through) / steps < at:
+            through.append(float(count))
+        if len(through) > steps:
+            return through
         clock.ns = round(at * 1e9)
-        due = int(rate * at) + 1
-        while sent + group <= due:
-            decision = limiter.hit_nowait("flood", cost)
-            if not decision:
-                # Nothing changes within a step: the rest of it is refused as well.
-                sent = due
-                if decision.retry_after == inf:
-                    return [float(count)] * (steps + 1)
-                break
+        decision = limiter.hit_nowait("flood", cost)
+        if decision:
             sent += group
             count += group
-        through.append(float(count))
-    return through
+        elif decision.retry_after == inf:
+            return through + [float(count)] * (steps + 1 - len(through))
+        else:
+            # The first event at or after that time ends the next group.
+            again = ceil((at + decision.retry_after) * rate * (1 - 1e-12))
+            sent = max(sent + 1, again - group + 1)
 
 
 def _renamed(quota: _core.Quota, name: str) -> _core.Quota:

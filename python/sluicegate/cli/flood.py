@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from . import plots
+from .numbers import FiniteRange
 from .replies import Judge, default_judge, judge_by
 from .words import number
 
@@ -32,7 +33,7 @@ REDRAW_SECONDS = 0.1
 @click.argument("url")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 100_000, min_open=True),
+    type=FiniteRange(0, 100_000, min_open=True),
     default=50.0,
     show_default=True,
     help="Messages a second, all connections together.",
@@ -40,7 +41,7 @@ REDRAW_SECONDS = 0.1
 @click.option("--connections", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @click.option(
     "--duration",
-    type=click.FloatRange(0, 86_400, min_open=True),
+    type=FiniteRange(0, 86_400, min_open=True),
     default=10.0,
     show_default=True,
     help="Seconds.",
@@ -221,9 +222,7 @@ def _tell(plan: Plan, tally: Tally) -> None:
         times = [series["every"] * i for i in range(len(series["sent"]) + 1)]
         lines = [
             plots.Series("sent", times, [0, *accumulate(series["sent"])], plots.SENT, "dot"),
-            plots.Series(
-                "admitted", times, [0, *accumulate(series["admitted"])], plots.ADMITTED
-            ),
+            plots.Series("admitted", times, [0, *accumulate(series["admitted"])], plots.ADMITTED),
         ]
         click.echo(
             plots.draw(

@@ -45,6 +45,22 @@ def nice_ticks(highest: float) -> list[float]:
     return [step * i for i in range(int(highest / step + 1e-9) + 1)]
 
 
+def until(series: Series, top: float | None) -> tuple[list[float], list[float]]:
+    """The line as far as it stays below `top`, and the point where it leaves.
+
+    plotext would draw all of a line, also the billions of cells above the plot.
+    """
+    xs, ys = list(series.xs), list(series.ys)
+    if top is not None:
+        for i, y in enumerate(ys):
+            if y > top:
+                if i == 0:
+                    return [xs[0]], [top]
+                share = (top - ys[i - 1]) / (y - ys[i - 1])
+                return [*xs[:i], xs[i - 1] + share * (xs[i] - xs[i - 1])], [*ys[:i], top]
+    return xs, ys
+
+
 def draw(
     series: Sequence[Series],
     *,
@@ -66,9 +82,10 @@ def draw(
     plotext.theme("clear")
     longest = max(len(one.label) for one in series)
     for one in series:
+        xs, ys = until(one, top)
         plotext.plot(
-            list(one.xs),
-            list(one.ys),
+            xs,
+            ys,
             label=one.label.ljust(longest),
             color=one.color,
             marker="·" if one.marker == "dot" else one.marker,

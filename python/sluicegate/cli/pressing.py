@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -25,7 +26,7 @@ from .replies import Judge, Verdict
 
 OPENING_AT_ONCE = 64
 OPEN_SECONDS = 10.0
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.5
 REASONS_KEPT = 20
 NO_CLOSE_FRAME = 1006
 
@@ -105,7 +106,9 @@ class _Press:
 
     async def open(self, index: int, gate: asyncio.Semaphore) -> ClientConnection | None:
         sources = self.plan.sources
-        where = {"local_addr": (sources[index % len(sources)], 0)} if sources else {}
+        where: dict[str, Any] = {}
+        if sources:
+            where["local_addr"] = (sources[index % len(sources)], 0)
         async with gate:
             if self.stop.is_set():
                 return None
@@ -214,9 +217,10 @@ async def press(plan: Plan, tally: Tally, stop: asyncio.Event) -> None:
         ]
         everybody_left = asyncio.gather(*receivers, return_exceptions=True)
         sending = asyncio.gather(*senders, return_exceptions=True)
+        waited: set[asyncio.Future[Any]] = {sending, everybody_left, stopped}
         # A peer that stops reading holds a sender; the deadline does not wait for it.
         await asyncio.wait(
-            {sending, everybody_left, stopped},
+            waited,
             timeout=plan.seconds + plan.grace,
             return_when=asyncio.FIRST_COMPLETED,
         )
@@ -224,24 +228,37 @@ async def press(plan: Plan, tally: Tally, stop: asyncio.Event) -> None:
         await _last_replies(run, everybody_left)
     finally:
         await _end([*opening, *senders, stopped])
-        await asyncio.gather(*(one.close() for one in connections), return_exceptions=True)
+        await _close(connections)
         await _end(receivers)
 
 
-async def _last_replies(run: _Press, everybody_left: asyncio.Future[list[None]]) -> None:
+async def _last_replies(run: _Press, everybody_left: asyncio.Future[Any]) -> None:
     run.done_sending = True
     if run.tally.answered >= run.tally.sent:
         return
     answered = asyncio.ensure_future(run.all_answered.wait())
+    waited: set[asyncio.Future[Any]] = {answered, everybody_left}
     await asyncio.wait(
-        {answered, everybody_left},
+        waited,
         timeout=run.plan.grace,
         return_when=asyncio.FIRST_COMPLETED,
     )
     await _end([answered])
 
 
-async def _end(tasks: Sequence[asyncio.Future[object]] | Sequence[asyncio.Task[None]]) -> None:
+async def _close(connections: Sequence[ClientConnection]) -> None:
+    if not connections:
+        return
+    closing = [asyncio.ensure_future(one.close()) for one in connections]
+    await asyncio.wait(closing, timeout=CLOSE_SECONDS + 0.5)
+    # A close waits behind what the peer does not read, however long.
+    for task, connection in zip(closing, connections, strict=True):
+        if not task.done():
+            connection.transport.abort()
+    await asyncio.gather(*closing, return_exceptions=True)
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

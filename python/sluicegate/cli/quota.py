@@ -17,6 +17,7 @@ from sluicegate.quota import parse_quotas
 
 from . import plots
 from .explain import Simulation, facts, quota_text, rate_words, simulate, together
+from .numbers import FiniteRange
 from .words import duration, number
 
 
@@ -24,12 +25,12 @@ from .words import duration, number
 @click.argument("text", metavar="RATE")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.001, 1e9),
+    type=FiniteRange(0.001, 1e9),
     help="How long the flood lasts. [default: until the long run shows]",
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(1e-9, 1e9),
+    type=FiniteRange(1e-9, 1e9),
     help="Events a second that press. [default: twice what is admitted for long]",
 )
 @click.option(
@@ -59,7 +60,10 @@ def command(
     except ValueError as error:
         # The message shows the string and points at the place; it needs its own lines.
         raise click.ClickException(str(error)) from None
-    flood = simulate(quotas, rate=rate, span=seconds, size=size)
+    try:
+        flood = simulate(quotas, rate=rate, span=seconds, size=size)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--seconds") from None
     if as_json:
         click.echo(json.dumps(_as_dict(quotas, flood, size)))
         return
@@ -85,9 +89,7 @@ def _explain(console: Console, quotas: Sequence[_core.Quota], size: int) -> None
         console.print()
 
 
-def _plot(
-    console: Console, quotas: Sequence[_core.Quota], flood: Simulation, size: int
-) -> None:
+def _plot(console: Console, quotas: Sequence[_core.Quota], flood: Simulation, size: int) -> None:
     unit, scale = time_unit(flood.span)
     times = [at / scale for at in flood.times]
     series = [plots.Series("sent", times, flood.sent, plots.SENT, "dot")]
@@ -95,6 +97,7 @@ def _plot(
         series += [
             plots.Series(f"{quota_text(quota)} alone", times, line, color, "dot")
             for quota, line, color in zip(quotas, flood.alone, plots.OTHERS * 4, strict=False)
+            if line is not None
         ]
     label = "admitted by all" if len(quotas) > 1 else "admitted"
     series.append(plots.Series(label, times, flood.admitted, plots.ADMITTED))

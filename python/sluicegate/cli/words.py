@@ -44,8 +44,8 @@ def duration(seconds: float) -> str:
         whole = int(seconds // size)
         below, below_unit = _TIMES[index + 1]
         rest = round((seconds - whole * size) / below)
-        if rest * below >= size:  # rounded up to a whole one
-            whole, rest = whole + 1, 0
+        if rest * below >= size:  # rounded up to a whole one, perhaps of the unit above
+            return duration((whole + 1) * size)
         said = plural(whole, unit)
         return f"{said} {plural(rest, below_unit)}" if rest else said
     raise AssertionError("every time of a second and more has a unit")

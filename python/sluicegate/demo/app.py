@@ -34,9 +34,7 @@ def create_app(settings: DemoSettings | None = None) -> FastAPI:
     monitor = Monitor(chat.watched, chat.room)
     feed = Feed(monitor, settings)
     registry = CollectorRegistry()
-    registry.register(
-        LimiterCollector({"chat": chat.door.limiter, "dashboard": feed.door.limiter})
-    )
+    registry.register(LimiterCollector({"chat": chat.door.limiter, "dashboard": feed.door.limiter}))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

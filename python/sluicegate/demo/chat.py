@@ -57,9 +57,7 @@ class Chat:
                 member = self.room.join(info.client_id, outbox)
                 try:
                     await serve(
-                        asyncio.ensure_future(
-                            self._read(websocket, info.connection_id, member)
-                        ),
+                        asyncio.ensure_future(self._read(websocket, info.connection_id, member)),
                         asyncio.ensure_future(outbox.send_all()),
                     )
                 finally:

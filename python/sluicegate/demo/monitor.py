@@ -63,8 +63,8 @@ class Monitor:
             "at": now,  # seconds of this server's clock
             "admitted": admitted,
             "refused": refused,
-            "admitted_rate": _rate(admitted, before and before["admitted"], span),
-            "refused_rate": _rate(refused, before and before["refused"], span),
+            "admitted_rate": _rate(admitted - before["admitted"], span) if before else 0.0,
+            "refused_rate": _rate(refused - before["refused"], span) if before else 0.0,
             "connections": statistics["active_connections"],
             "clients": statistics["unique_clients"],
             "turned_away": violations.get("concurrent_connections", 0)
@@ -96,7 +96,5 @@ class Monitor:
             await asyncio.sleep(EVERY_SECONDS)
 
 
-def _rate(count: int, before: int | None, span: float) -> float:
-    if before is None or span <= 0:
-        return 0.0
-    return round((count - before) / span, 2)
+def _rate(count: int, span: float) -> float:
+    return round(count / span, 2) if span > 0 else 0.0

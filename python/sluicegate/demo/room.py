@@ -18,7 +18,7 @@ class Member:
 
     __slots__ = ("client", "hue", "name", "outbox")
 
-    def __init__(self, client: str, name: str, hue: int, outbox: Outbox) -> None:
+    def __init__(self, client: str | bytes, name: str, hue: int, outbox: Outbox) -> None:
         self.client = client  # whose allowance it uses
         self.name = name
         self.hue = hue
@@ -45,7 +45,7 @@ class Room:
         """The last messages, oldest first."""
         return list(self._recent)
 
-    def join(self, client: str, outbox: Outbox) -> Member:
+    def join(self, client: str | bytes, outbox: Outbox) -> Member:
         """A new member, with a name."""
         name, hue = name_of(self._visitors)
         self._visitors += 1

@@ -9,7 +9,6 @@ from typing import Any
 from sluicegate import _core
 from sluicegate.websocket import WebSocketLimits, WebSocketRateLimiter
 
-
 _UNITS = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
 
 

@@ -1,7 +1,7 @@
 """A collector for prometheus_client. Keys are never a label: their number has no bound.
 
-    from prometheus_client import REGISTRY
-    REGISTRY.register(LimiterCollector({"chat": chat_limiter}))
+from prometheus_client import REGISTRY
+REGISTRY.register(LimiterCollector({"chat": chat_limiter}))
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover - told to a person
 
 # counter of a table, metric, what it counts
 _COUNTERS = (
-    ("shadow_refused", "shadow_refused", "Events that a shadow quota or limiter would have refused"),
+    ("shadow_refused", "shadow_refused", "Events that only a shadow would have refused"),
     ("banned", "banned", "Refusals by a ban; also counted as refused"),
     ("evictions", "evictions", "Live states forgotten because the bound was reached"),
     ("full", "full_decisions", "Decisions made by on_full, because nothing could be forgotten"),
@@ -85,7 +85,9 @@ class LimiterCollector(Collector):
             f"{self._prefix}_connections", "Connections that are open", labels=("limiter",)
         )
         violations = CounterMetricFamily(
-            f"{self._prefix}_violations", "Refusals by what was exceeded", labels=("limiter", "type")
+            f"{self._prefix}_violations",
+            "Refusals by what was exceeded",
+            labels=("limiter", "type"),
         )
         for label, statistics in doors:
             places.add_metric((label,), statistics["active_connections"])
