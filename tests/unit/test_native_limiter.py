@@ -177,6 +177,7 @@ async def test_peek_charges_nothing(store: MemoryStore) -> None:
     for _ in range(5):
         assert (await limiter.peek("a", 2)).allowed
     assert not (await limiter.peek("a", 3)).allowed
+    assert (await limiter.peek("a")).remaining == 2  # as it stands, since nothing is charged
     assert await limiter.hit("a", 2)
     assert not (await limiter.peek("a")).allowed
 
