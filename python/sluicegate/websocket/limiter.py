@@ -107,13 +107,8 @@ class WebSocketRateLimiter(_core.Connections):
         else:
             self._failure.ends()
         if not decision.allowed and kind:
-            await self._violations.tell(
-                self.on_violation,
-                kind,
-                client,
-                None,
-                decision.limit,
-                whole_seconds(decision.retry_after),
+            await self._violated(
+                kind, client, None, decision.limit, whole_seconds(decision.retry_after)
             )
         return decision
 
@@ -220,14 +215,12 @@ class WebSocketRateLimiter(_core.Connections):
         refusals = self._plans.refusals
         if refusals is not None and not refusals.hit_nowait(_refusals_key(info)):
             result["close"] = True
-        await self._violations.tell(
-            self.on_violation,
-            VIOLATIONS[reason],
-            info.client_id,
-            info.connection_id,
-            limit,
-            result.get("retry_after"),
-        )
+        kind = VIOLATIONS[reason]
+        if self.on_violation is None:  # what an attack takes: no coroutine more than needed
+            self._violations.counts[kind] += 1
+        else:
+            retry_after = result.get("retry_after")
+            await self._violated(kind, info.client_id, info.connection_id, limit, retry_after)
         return result
 
     # ---- what there is
@@ -341,14 +334,22 @@ class WebSocketRateLimiter(_core.Connections):
         return place is not None, place
 
     async def _no_place(self, plan: Plan, client: str | bytes, connection_id: Any) -> None:
-        await self._violations.tell(
-            self.on_violation,
-            "concurrent_connections",
-            client,
-            connection_id,
-            plan.limits.max_concurrent_connections,
-            None,
-        )
+        limit = plan.limits.max_concurrent_connections
+        await self._violated("concurrent_connections", client, connection_id, limit, None)
+
+    async def _violated(
+        self,
+        kind: str,
+        client: str | bytes,
+        connection_id: Any,
+        limit: int | None,
+        retry_after: int | None,
+    ) -> None:
+        self._violations.counts[kind] += 1
+        if self.on_violation is not None:
+            await self._violations.tell(
+                self.on_violation, kind, client, connection_id, limit, retry_after
+            )
 
     # ---- stores that change or fail
 

@@ -29,16 +29,13 @@ class Violations:
 
     async def tell(
         self,
-        callback: OnViolation | None,
+        callback: OnViolation,
         kind: str,
         client_id: str | bytes,
         connection_id: Any,
         limit: int | None,
         retry_after: int | None,
     ) -> None:
-        self.counts[kind] += 1
-        if callback is None:
-            return
         info = {
             "type": kind,
             "client_id": client_id,
