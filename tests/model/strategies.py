@@ -38,9 +38,7 @@ def quotas(draw: st.DrawFn, algorithm: str | None = None, place: int = 0) -> Quo
 def rows(draw: st.DrawFn, kinds: list[str]) -> list[Quota | None]:
     """One quota a place, now and then none."""
     return [
-        None
-        if draw(st.integers(0, 9)) == 0
-        else draw(quotas(kind, i).filter(fits))
+        None if draw(st.integers(0, 9)) == 0 else draw(quotas(kind, i).filter(fits))
         for i, kind in enumerate(kinds)
     ]
 
@@ -54,6 +52,7 @@ def costs(draw: st.DrawFn, row: list[Quota | None]) -> int | dict[str, int]:
             edges += [quota.burst - 1, quota.burst, quota.burst + 1, quota.limit // 3, quota.limit]
     one = st.one_of(small_costs, st.sampled_from([min(e, COST_MAX) for e in edges]))
     names = [quota.name for quota in row if quota and quota.name]
-    if names and draw(st.booleans()):
-        return draw(st.dictionaries(st.sampled_from(names), one))
-    return draw(one)
+    if not names:
+        return draw(one)
+    named = st.dictionaries(st.sampled_from(names), one)
+    return draw(named) if draw(st.booleans()) else draw(one)

@@ -19,6 +19,7 @@ KEYS = ["a", "b", b"\xff\x00"]
 YEAR_NS = 365 * 86400 * 10**9
 
 keys = st.sampled_from(KEYS)
+events = st.tuples(st.booleans(), keys, draws.small_costs)
 seconds = st.one_of(st.sampled_from([0.001, 1.0, 60.0, 1e6]), st.floats(1e-6, 1e5))
 
 
@@ -72,7 +73,7 @@ class Machine(RuleBasedStateMachine):
             self.pair.hit(key, cost)
             self.move(self.period() * step // 3000)
 
-    @rule(events=st.lists(st.tuples(st.booleans(), keys, draws.small_costs), min_size=1, max_size=4))
+    @rule(events=st.lists(events, min_size=1, max_size=4))
     def hit_all(self, events: list[tuple[bool, Any, int]]) -> None:
         hit_all([(self.pair if ours else self.other, key, cost) for ours, key, cost in events])
 

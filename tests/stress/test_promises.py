@@ -218,7 +218,7 @@ def test_a_clock_that_steps_back_neither_refills_nor_locks_out(algorithm: str) -
     flood, period = Flood(quota), quota.period // NS
     forward = last = 0
     for _ in range(20_000):
-        if rng.random() < 0.02:
+        if rng.random() < 0.003:
             flood.clock.ns -= rng.choice([1, period // 5, 3 * period, 1000 * period])
             last = forward
         step = rng.randint(0, period // 20)
@@ -258,3 +258,39 @@ def test_the_wait_as_a_float_is_enough(quota: Quota) -> None:
             break
         clock.advance(decision.retry_after)
         assert limiter.hit_nowait("key", quota.burst)
+
+
+@pytest.mark.parametrize("limit", [5, 200, 1000, 3000])
+def test_a_log_refuses_longer_by_no_more_than_a_span(limit: int) -> None:
+    """Against the exact log of what was admitted: up to 256 events there is no difference, and
+    above it a wait is longer by at most period/255, never shorter."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    quota = Quota(limit, 60, 0, "sliding-log")
+    flood, period, told, late = Flood(quota), quota.period // NS, 0, 0
+    for _ in range(30):
+        gap = rng.choice([1, 1000, period // 5000, period // 900, period // 100])
+        for _ in range(600):
+            flood.clock.ns += rng.randint(0, 2 * gap)
+            cost = rng.choice([1, 1, 1 + limit // 400])
+            decision = flood.hit(cost)
+            if decision or rng.random() < 0.7:
+                continue
+            now, told = flood.clock.ns, told + 1
+            live = [(at, n) for at, n in flood.admitted[-limit:] if now - at < period]
+            excess = sum(n for _, n in live) + cost - limit
+            assert excess > 0 or len(live) > 256, "refused what fits"
+            exact = 0
+            for at, n in live:
+                if excess <= 0:
+                    break
+                excess -= n
+                exact = at + period - now
+            wait = round(decision.retry_after * 1e9)
+            assert exact <= wait <= exact + -(-period // 255)
+            assert wait == exact or len(live) > 256
+            late += wait - exact
+    flood.check()
+    assert told > 100
+    assert late > 0 or limit <= 256

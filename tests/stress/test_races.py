@@ -11,7 +11,7 @@ import pytest
 
 import sluicegate.sync
 from reference import ALGORITHMS
-from sluicegate import Limiter, Quota, WebSocketLimits, WebSocketRateLimiter
+from sluicegate import Limiter, Quota, WebSocketLimits, WebSocketRateLimiter, _core
 
 DAY = 86400
 LIMIT = 300
@@ -110,7 +110,6 @@ def test_threads_through_every_entrance(algorithm: str) -> None:
     """hit, hit_many, hit_all, reserve, a bound handle and the awaitable, all at once."""
     limiter = Limiter(Quota(LIMIT, DAY, algorithm=algorithm))
     handle = limiter.bind("key")
-    from sluicegate import _core
 
     def await_one() -> bool:
         call = limiter.hit("key")
@@ -138,6 +137,25 @@ def test_threads_through_every_entrance(algorithm: str) -> None:
         return passed
 
     assert sum(by_threads(work)) == LIMIT
+
+
+@algorithms
+def test_all_or_none_over_two_limiters(algorithm: str) -> None:
+    """Hits of both, and of each alone, from many threads: no unit is lost or given twice."""
+    one = Limiter(Quota(LIMIT, DAY, algorithm=algorithm))
+    two = Limiter(Quota(2 * LIMIT, DAY, algorithm=algorithm))
+
+    def work() -> int:
+        both = alone = 0
+        for _ in range(300):
+            both += bool(_core.hit_all_nowait([(one, "a", 1), (two, b"b", 2)])[0])
+            alone += bool(two.hit_nowait("b"))
+        return (both << 32) + alone
+
+    spent = sum(by_threads(work))
+    both, alone = spent >> 32, spent & 0xFFFFFFFF
+    assert 2 * both + alone == 2 * LIMIT
+    assert one.peek_nowait("a").remaining == LIMIT - both
 
 
 @algorithms
