@@ -1,0 +1,48 @@
+"""What the figures were measured on: no paths, no names of hosts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sysconfig
+from importlib import metadata
+
+from .peers import PEERS, version_of
+
+__all__ = ["facts"]
+
+
+def processor() -> str:
+    """The processor's own name, or the architecture's."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def facts() -> dict[str, object]:
+    flags = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return {
+        "sluicegate": metadata_version("sluicegate"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python_optimised": "--enable-optimizations" in flags,
+        "compiler": platform.python_compiler(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "peers": {
+            package: version_of(package)
+            for package in sorted({peer.package for peer in PEERS.values()})
+        },
+    }
+
+
+def metadata_version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "from the checkout"

@@ -1,0 +1,187 @@
+"""What runs in a fresh process, so that one measurement leaves nothing to the next.
+
+Each takes and returns what JSON can carry; see harness.worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import random
+import resource
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .harness import Ratio
+
+__all__ = ["growth", "memory", "spread_over"]
+
+# Quotas whose state stays alive for as long as a measurement takes: one event a key
+# occupies it for 86 s, the next one for 86 s more.
+LIVE = "1000/day"
+
+
+def rss() -> int:
+    """Resident bytes of this process."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # macOS has only the greatest it ever was, in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def sizes(low: int, high: int) -> Iterator[int]:
+    """Sizes 1.5 % apart, so that a doubling anywhere is seen where it costs most."""
+    size = low
+    while size < high:
+        yield size
+        size += max(1, size * 3 // 200)
+    yield high
+
+
+def memory(low: int, high: int) -> dict[str, Any]:
+    """Bytes a key of one gcra quota while growing from `low` to `high` keys: by resident
+    memory and by the table's own account, the worst and the average of all sizes."""
+    from sluicegate import MemoryStore
+    from sluicegate.sync import Limiter
+
+    limiter = Limiter(LIVE, store=MemoryStore(max_keys=4 * high))
+    limiter.hit("user:warm")
+    gc.collect()
+    before = rss()
+    points = []
+    made = 0
+    for size in sizes(low, high):
+        for number in range(made, size):
+            limiter.hit(f"user:{number}")
+        made = size
+        points.append((size, (rss() - before) / size, limiter.table.bytes / size))
+    if limiter.table.keys < made:
+        raise AssertionError(f"{limiter.table.keys} keys of {made} are there")
+    worst = max(points, key=lambda point: point[1])
+    own = max(points, key=lambda point: point[2])
+    return {
+        "bytes": worst[1],
+        "at": worst[0],
+        "table_bytes": own[2],
+        "table_at": own[0],
+        "mean": sum(point[1] for point in points) / len(points),
+        "points": [[size, round(a, 2), round(b, 2)] for size, a, b in points],
+    }
+
+
+def growth(keys: int) -> dict[str, Any]:
+    """One insert at a time while growing to `keys` keys: the percentiles, in nanoseconds.
+
+    The clock is read before and after each insert; what two reads with nothing between
+    them show, taken in turn with the inserts, is the floor that the machine sets.
+    """
+    from sluicegate import MemoryStore
+    from sluicegate.sync import Limiter
+
+    limiter = Limiter(LIVE, store=MemoryStore(max_keys=2 * keys))
+    limiter.hit("user:warm")
+    spent = array("I", bytes(4 * keys))
+    floor = array("I", bytes(4 * keys))
+    clock, limit = time.perf_counter_ns, 2**32 - 1
+    gc.collect()
+    gc.disable()
+    for number in range(keys):
+        key = f"user:{number}"
+        begin = clock()
+        limiter.hit(key)
+        end = clock()
+        spent[number] = min(end - begin, limit)
+        begin = clock()
+        end = clock()
+        floor[number] = min(end - begin, limit)
+    if limiter.table.keys < keys:
+        raise AssertionError(f"{limiter.table.keys} keys of {keys} are there")
+    return {"insert": percentiles(spent), "floor": percentiles(floor)}
+
+
+def percentiles(values: array[int]) -> dict[str, int]:
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    at = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999, "p99_99": 0.9999, "max": 1.0}
+    return {name: ordered[min(last, int(share * len(ordered)))] for name, share in at.items()}
+
+
+def spread_over(name: str | None, keys: int, rounds: int) -> dict[str, Any]:
+    """A check over `keys` keys in random order against `d[k] += 1` over the same: the
+    ratio, and what a key costs in memory. `name` is a peer's; None is ourselves.
+
+    The order is cut into as many parts as there are rounds; each part is done once by
+    the one and once by the other, so both meet every key as cold as the other does.
+    """
+    from .peers import PEERS
+
+    names = [f"user:{number}" for number in range(keys)]
+    counts = dict.fromkeys(names, 0)
+    random.seed(7)
+    order = names[:]
+    random.shuffle(order)
+    run = ours(keys) if name is None else runner(PEERS[name].spread())
+    gc.collect()
+    gc.disable()
+    before = rss()
+    run(names)
+    taken = rss() - before
+    subject, reference = [], []
+    part = keys // rounds
+    for turn in range(rounds):
+        piece = order[turn * part : (turn + 1) * part]
+        if turn % 2:
+            subject.append(run(piece))
+            reference.append(count_in(counts, piece))
+        else:
+            reference.append(count_in(counts, piece))
+            subject.append(run(piece))
+    found = Ratio.of(subject, reference, part)
+    return {"ratio": found.ratio, "bytes": taken / keys, "info": found.info()}
+
+
+def count_in(counts: dict[str, int], keys: list[str]) -> float:
+    begin = time.process_time()
+    for key in keys:
+        counts[key] += 1
+    return time.process_time() - begin
+
+
+def ours(keys: int) -> Callable[[list[str]], float]:
+    from sluicegate import MemoryStore
+    from sluicegate.sync import Limiter
+
+    limiter = Limiter(LIVE, store=MemoryStore(max_keys=4 * keys))
+
+    def run(names: list[str]) -> float:
+        begin = time.process_time()
+        for key in names:
+            limiter.hit(key)
+        return time.process_time() - begin
+
+    return run
+
+
+def runner(hit: Callable[[str], Any]) -> Callable[[list[str]], float]:
+    if not inspect.iscoroutinefunction(hit):
+
+        def run(names: list[str]) -> float:
+            begin = time.process_time()
+            for key in names:
+                hit(key)
+            return time.process_time() - begin
+
+        return run
+
+    async def body(names: list[str]) -> float:
+        begin = time.process_time()
+        for key in names:
+            await hit(key)
+        return time.process_time() - begin
+
+    loop = asyncio.new_event_loop()
+    return lambda names: loop.run_until_complete(body(names))
