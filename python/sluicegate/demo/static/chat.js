@@ -97,6 +97,7 @@ function settle(admitted, reply) {
 
 function release() {
   held = null;
+  emptied = false;
   at("tank").classList.remove("held");
   at("ring").classList.add("hidden");
   words("Go on, there is room again.");
@@ -136,6 +137,7 @@ requestAnimationFrame(draw);
 
 // The numbers. Also called when the server tells something: a hidden tab draws no frames.
 let lastWhole = null;
+let emptied = false; // whether the notice says so
 function figures(now) {
   const level = allowance.level(now);
   const whole = Math.floor(level + 1e-6);
@@ -162,6 +164,12 @@ function figures(now) {
       at("ring").classList.toggle("hidden", held.never);
       at("sweep").style.strokeDashoffset = 100 * (1 - left / held.span);
     }
+  } else if (state === "open" && whole === 0) {
+    words(`That was the last one. The next comes back in ${seconds(allowance.next(now))}.`);
+    emptied = true;
+  } else if (emptied) {
+    emptied = false;
+    words("Go on, there is room again.");
   }
 }
 
