@@ -31,6 +31,8 @@
 
 #define SGPY_STRINGS 40 /* interned strings that connections.c may keep */
 
+#define SGPY_HOT_MAX 64u /* bytes of a key that a limiter remembers */
+
 typedef struct sgpy_state sgpy_state;
 typedef struct sgpy_call sgpy_call;
 typedef struct sgpy_decision sgpy_decision;
@@ -234,7 +236,9 @@ typedef struct {
     bool shadow;
     bool enabled;
     uint64_t version;   /* changes with table, quotas */
-    PyObject *hot_key;  /* the last str that was hashed, held, and what it came to */
+    PyObject *hot_key;  /* the last short key, an exact str or bytes, held, and its bytes */
+    const char *hot_name;
+    size_t hot_length;
     sg_fingerprint hot_fp;
     sg_quota rows[SG_QUOTAS_MAX];
     PyObject *weakrefs;
@@ -298,9 +302,10 @@ void sgpy_look(const sgpy_event *event, sgpy_outcome *out);
 /* Like sgpy_charge; when it is charged, *receipt is open. */
 int sgpy_reserve(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out, sg_receipt *receipt);
 
-/* The same, counted by sgpy_count when it is sure: an event of several limiters. */
+/* The same two, counted by sgpy_count when it is sure: an event of several limiters. */
 int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out,
                            sg_receipt *receipt);
+int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out);
 void sgpy_count(const sgpy_event *event, const sgpy_outcome *out);
 
 /* The Decision of an outcome; `quotas` is the tuple whose numbers were used. */

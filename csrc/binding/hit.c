@@ -126,6 +126,20 @@ int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *
     return 0;
 }
 
+int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out) {
+    if (!event->limiter->enabled) {
+        admit(out);
+        return 0;
+    }
+    const sg_status status = sg_hit(&event->table->core, event->rows, event->fp, event->costs,
+                                    event->now, &out->decision);
+    if (status != SG_OK) {
+        return full(event->table, status, out);
+    }
+    set_flags(event->limiter, out);
+    return 0;
+}
+
 int sgpy_reserve(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out, sg_receipt *receipt) {
     if (sgpy_reserve_uncounted(event, ttl, out, receipt) < 0) {
         return -1;
@@ -178,51 +192,39 @@ static PyObject *hit_any(sgpy_limiter *limiter, PyObject *key, PyObject *cost, P
     return sgpy_observed(limiter, key, decision);
 }
 
-/* The fingerprint of an ASCII str, that of the last one kept: a hot key is one object. */
-static inline sg_fingerprint fingerprint_of_text(sgpy_limiter *limiter, PyObject *key) {
-    if (SG_LIKELY(key == limiter->hot_key)) {
-        return limiter->hot_fp;
+/* The cost of a usual call, none or an int, as a row; 0 for another, which may run Python
+ * code, and -1 with an exception for an int that is no cost. */
+static inline int usual_cost(const sgpy_limiter *limiter, PyObject *cost, uint64_t *row,
+                             const uint64_t **costs) {
+    if (SG_LIKELY(cost == NULL)) {
+        *costs = sgpy_ones;
+        return 1;
     }
-    const size_t length = (size_t)PyUnicode_GET_LENGTH(key);
-    const sg_fingerprint fp =
-        sg_fingerprint_of(&limiter->table->secret, PyUnicode_1BYTE_DATA(key), length);
-    if (length <= 64 && PyUnicode_CheckExact(key)) {
-        PyObject *old = limiter->hot_key;
-        limiter->hot_fp = fp;
-        limiter->hot_key = Py_NewRef(key);
-        Py_XDECREF(old); /* an exact str, whose end runs no Python code */
+    if (!PyLong_CheckExact(cost)) {
+        return 0;
     }
-    return fp;
+    if (sgpy_cost_one(cost, row) < 0) {
+        return -1;
+    }
+    for (unsigned i = 1; i < limiter->count; i++) {
+        row[i] = row[0];
+    }
+    *costs = row;
+    return 1;
 }
 
-PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas) {
-    uint64_t row[SG_QUOTAS_MAX];
-    const uint64_t *costs = sgpy_ones;
-    sgpy_table *table = limiter->table;
-    /* The usual call: the real clock, a key that is its own UTF-8, a cost that is an int.
-     * No Python code runs here. */
-    if (SG_UNLIKELY(table == NULL || table->clock != NULL || quotas != NULL ||
-                    !PyUnicode_Check(key) || !PyUnicode_IS_COMPACT_ASCII(key))) {
-        return hit_any(limiter, key, cost, quotas);
-    }
-    if (cost != NULL) {
-        if (!PyLong_CheckExact(cost)) {
-            return hit_any(limiter, key, cost, quotas);
-        }
-        if (sgpy_cost_one(cost, row) < 0) {
-            return NULL;
-        }
-        for (unsigned i = 1; i < limiter->count; i++) {
-            row[i] = row[0];
-        }
-        costs = row;
-    }
+/* Whether reading the clock runs no Python code. */
+static inline bool has_usual_clock(const sgpy_table *table) {
+    return SG_LIKELY(table->clock == NULL) || table->clock_is_object;
+}
+
+/* A hit by a key whose bytes and fingerprint are known; runs Python code only in the end. */
+static inline PyObject *hit_known(sgpy_limiter *limiter, PyObject *key, sg_fingerprint fp,
+                                  const char *name, size_t length, const uint64_t *costs) {
     sgpy_outcome out;
     sg_ticks now;
-    (void)sgpy_table_now(table, &now);
-    const sg_fingerprint fp = fingerprint_of_text(limiter, key);
-    if (SG_UNLIKELY(charge(limiter, limiter->rows, fp, (const char *)PyUnicode_1BYTE_DATA(key),
-                           (size_t)PyUnicode_GET_LENGTH(key), costs, now, &out) < 0)) {
+    (void)sgpy_table_now(limiter->table, &now);
+    if (SG_UNLIKELY(charge(limiter, limiter->rows, fp, name, length, costs, now, &out) < 0)) {
         return NULL;
     }
     PyObject *decision = make(limiter->state, limiter->quotas, &out);
@@ -230,17 +232,60 @@ PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObjec
                                                        : sgpy_observed(limiter, key, decision);
 }
 
-PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyObject *cost) {
-    sgpy_table *table = limiter->table;
-    sgpy_outcome out;
-    sg_ticks now;
-    if (SG_UNLIKELY(cost != NULL || table == NULL || table->clock != NULL)) {
-        return hit_any(limiter, prepared->object, cost, NULL);
+/* Makes `key` the limiter's hot one: who sends much sends one object again and again, and
+ * it is hashed once. False for what is not worth it, or no key. Runs no Python code. */
+static bool remember(sgpy_limiter *limiter, PyObject *key) {
+    sgpy_key bytes;
+    if (!PyUnicode_CheckExact(key) && !PyBytes_CheckExact(key)) {
+        return false;
     }
-    (void)sgpy_table_now(table, &now);
-    if (charge(limiter, limiter->rows, sgpy_prepared_fp(prepared, table), prepared->key.data,
-               prepared->key.length, sgpy_ones, now, &out) < 0) {
+    if (sgpy_key_read(key, &bytes) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    if (bytes.length > SGPY_HOT_MAX || bytes.owned != NULL) {
+        sgpy_key_done(&bytes);
+        return false;
+    }
+    PyObject *old = limiter->hot_key;
+    limiter->hot_fp = sg_fingerprint_of(&limiter->table->secret, bytes.data, bytes.length);
+    limiter->hot_name = bytes.data;
+    limiter->hot_length = bytes.length;
+    limiter->hot_key = Py_NewRef(key);
+    Py_XDECREF(old); /* an exact str or bytes, whose end runs no Python code */
+    return true;
+}
+
+PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas) {
+    uint64_t row[SG_QUOTAS_MAX];
+    const uint64_t *costs;
+    if (SG_UNLIKELY(limiter->table == NULL || quotas != NULL ||
+                    !has_usual_clock(limiter->table))) {
+        return hit_any(limiter, key, cost, quotas);
+    }
+    const int usual = usual_cost(limiter, cost, row, &costs);
+    if (SG_UNLIKELY(usual < 0)) {
         return NULL;
     }
-    return sgpy_observed(limiter, prepared->object, make(limiter->state, limiter->quotas, &out));
+    if (SG_UNLIKELY(!usual || (key != limiter->hot_key && !remember(limiter, key)))) {
+        return hit_any(limiter, key, cost, quotas);
+    }
+    return hit_known(limiter, key, limiter->hot_fp, limiter->hot_name, limiter->hot_length, costs);
+}
+
+PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyObject *cost) {
+    uint64_t row[SG_QUOTAS_MAX];
+    const uint64_t *costs;
+    if (SG_UNLIKELY(limiter->table == NULL || !has_usual_clock(limiter->table))) {
+        return hit_any(limiter, prepared->object, cost, NULL);
+    }
+    const int usual = usual_cost(limiter, cost, row, &costs);
+    if (SG_UNLIKELY(usual < 0)) {
+        return NULL;
+    }
+    if (SG_UNLIKELY(!usual)) {
+        return hit_any(limiter, prepared->object, cost, NULL);
+    }
+    return hit_known(limiter, prepared->object, sgpy_prepared_fp(prepared, limiter->table),
+                     prepared->key.data, prepared->key.length, costs);
 }

@@ -203,6 +203,58 @@ static int reserve_all(member *members, Py_ssize_t count, Py_ssize_t *index) {
     return 1;
 }
 
+/* Whether a charge of it cannot fail: its cell is there and needs no more memory. */
+static bool is_sure(const member *m) {
+    sg_table *core = &m->event.table->core;
+    return !m->event.limiter->enabled || (m->out.flags & SGPY_TURNED) ||
+           (!core->layout.logs && sg_table_find(core, m->event.fp) != NULL);
+}
+
+/* Whether all can be charged at once, since nothing can fail that would have to be taken
+ * back: of those that may fail there is one, which *first is, in a table of its own (an
+ * insert may evict), and no two limiters charge one state. */
+static bool all_sure(const member *members, Py_ssize_t count, Py_ssize_t *first) {
+    Py_ssize_t unsure = -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (members[i].merged || (!is_sure(&members[i]) && unsure >= 0)) {
+            return false;
+        }
+        if (!is_sure(&members[i])) {
+            unsure = i;
+        }
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        for (Py_ssize_t j = 0; j < i; j++) {
+            const sgpy_event *a = &members[i].event, *b = &members[j].event;
+            if (a->table == b->table &&
+                (i == unsure || j == unsure || (a->fp.lo == b->fp.lo && a->fp.hi == b->fp.hi))) {
+                return false;
+            }
+        }
+    }
+    *first = unsure < 0 ? 0 : unsure;
+    return true;
+}
+
+/* Charges them, `first` before the others. 1: all are charged, 0: none; -1 an exception. */
+static int charge_all(member *members, Py_ssize_t count, Py_ssize_t first, Py_ssize_t *index) {
+    for (Py_ssize_t k = 0; k < count; k++) {
+        const Py_ssize_t i = k == 0 ? first : k - (k <= first);
+        member *m = &members[i];
+        if (m->out.flags & SGPY_TURNED) {
+            continue;
+        }
+        if (sgpy_charge_uncounted(&m->event, &m->out) < 0) {
+            return -1;
+        }
+        if (!m->out.decision.allowed) {
+            *index = i; /* the first, and on_full refused it */
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Settles every reservation at what it reserved. */
 static void keep_all(member *members, Py_ssize_t count) {
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -234,12 +286,18 @@ static PyObject *decide_all(sgpy_state *st, member *members, Py_ssize_t count,
         }
     }
     *index = -1;
-    const int charged = admitted ? reserve_all(members, count, index) : 0;
+    Py_ssize_t first;
+    int charged = 0;
+    if (admitted && all_sure(members, count, &first)) {
+        charged = charge_all(members, count, first, index);
+    } else if (admitted) {
+        charged = reserve_all(members, count, index);
+        if (charged > 0) {
+            keep_all(members, count);
+        }
+    }
     if (charged < 0) {
         return NULL;
-    }
-    if (charged) {
-        keep_all(members, count);
     }
     count_members(members, count, charged != 0);
     if (*index < 0) {

@@ -415,3 +415,28 @@ def test_cycles_through_a_clock_are_collected() -> None:
 def test_infinity_never_comes() -> None:
     limiter = limiter_of(_core.Quota(3, 10))
     assert limiter.project_nowait("k", [4]) == math.inf
+
+
+def test_hit_all_by_every_path_counts_alike(clock: _core.Clock) -> None:
+    """New keys and known ones, in one table and in two, by reservations or at once."""
+    quota = _core.Quota(1000, 3600)
+    one, two = limiter_of(quota, clock=clock), limiter_of(quota, clock=clock)
+    log = limiter_of(_core.Quota(1000, 3600, algorithm="sliding-log"), clock=clock)
+    charged: dict[tuple[int, str], int] = {}
+    for step in range(40):
+        triples = [
+            (one, f"a{step // 4}", 1),
+            (two, "always", 2),
+            (one, f"b{step // 10}", 1),
+            (log, f"c{step // 3}", step % 3),
+            (two, f"d{step % 5}", 0),
+        ][: 1 + step % 5]
+        decision, index = _core.hit_all_nowait(triples)
+        assert decision and 0 <= index < len(triples)
+        for limiter, key, cost in triples:
+            charged[id(limiter), key] = charged.get((id(limiter), key), 0) + cost
+        for limiter in (one, two, log):
+            for (name, key), units in charged.items():
+                if name == id(limiter):
+                    assert limiter.peek_nowait(key, 0).remaining == 1000 - units
+    assert sum(limiter.table.counters()["admitted"] for limiter in (one, two, log)) == 120
