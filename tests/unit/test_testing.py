@@ -194,6 +194,8 @@ def test_the_plugin_brings_no_extension_until_it_is_used(tmp_path: Path) -> None
             "pytest",
             "-q",
             "-p",
+            "no:sluicegate",  # where it is installed, the entry point brings it already
+            "-p",
             "sluicegate.testing.fixtures",
             str(tmp_path),
             "--rootdir",
