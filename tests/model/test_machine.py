@@ -20,6 +20,7 @@ YEAR_NS = 365 * 86400 * 10**9
 
 keys = st.sampled_from(KEYS)
 events = st.tuples(st.booleans(), keys, draws.small_costs)
+tenths = st.integers(0, 10)
 seconds = st.one_of(st.sampled_from([0.001, 1.0, 60.0, 1e6]), st.floats(1e-6, 1e5))
 
 
@@ -120,6 +121,28 @@ class Machine(RuleBasedStateMachine):
         reserved = self.receipts.pop(which)
         self.pair.settle(reserved, 0 if cancel else data.draw(draws.costs(reserved.quotas)))
         self.pair.settle(reserved, 0)  # a second call is harmless
+
+    @rule(key=keys, steps=st.lists(st.tuples(st.sampled_from("rrssshw"), tenths), min_size=3))
+    def juggle(self, key: Any, steps: list[tuple[str, int]]) -> None:
+        """Many reservations of one key open at once, in tenths of the first quota."""
+        first = next((quota for quota in self.pair.model.quotas if quota), None)
+        if first is None:
+            return
+        ours: list[Any] = []
+        for what, share in steps:
+            units = first.burst * share // 10
+            if what == "r":
+                ours.append(self.pair.reserve(key, units, 1e6))
+            elif what == "s" and ours:
+                reserved = ours.pop(share % len(ours))
+                if reserved is not None:
+                    self.pair.settle(reserved, units // 3 if share % 2 else 0)
+            elif what == "h":
+                self.pair.hit(key, units)
+            elif what == "w":
+                self.move(self.period() * share // 20)
+            self.pair.peek(key)
+        self.receipts += [reserved for reserved in ours if reserved is not None]
 
     # ---- time
 

@@ -26,6 +26,7 @@ def random_pairs(count: int) -> Iterator[tuple[bytes, int]]:
 # ---- floods of keys
 
 
+@pytest.mark.slow
 def test_ten_million_random_keys_stay_within_the_bound() -> None:
     clock = Clock()
     store = MemoryStore(max_keys=100_000, clock=clock)
