@@ -228,6 +228,12 @@ def test_without_any_loop() -> None:
     assert drive(limiter.count("ada")) == 0
 
 
+def test_another_loop_library_is_a_clear_error() -> None:
+    trio = pytest.importorskip("trio", reason="trio is not installed")
+    with pytest.raises(RuntimeError, match="asyncio.*trio"):
+        trio.run(make().check_connection, "ada")
+
+
 def test_from_threads_exactly_the_limit_is_registered() -> None:
     limiter = make(5, connections_per_minute=1000)
     registered: list[bool] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,19 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def running_task() -> asyncio.Task[Any] | None:
+    """The task that runs; None outside of any. RuntimeError under another loop library, whose
+    tasks would end unseen."""
     try:
         return asyncio.current_task()
     except RuntimeError:
-        return None
+        sniffio = sys.modules.get("sniffio")  # not there: no such library runs
+    if sniffio is not None:
+        try:
+            library = sniffio.current_async_library()
+        except sniffio.AsyncLibraryNotFoundError:
+            return None
+        raise RuntimeError(
+            f"connections are limited on asyncio, and {library} runs here: "
+            "run the application under asyncio"
+        )
+    return None
