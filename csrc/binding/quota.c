@@ -62,8 +62,8 @@ static int period_of(PyObject *object, uint64_t *us) {
     } else if (sg_period_us(seconds, us)) {
         return 0;
     }
-    PyErr_Format(PyExc_ValueError, "a period is 0.001 seconds to 10 years (316224000 seconds), not %R",
-                 object);
+    PyErr_Format(PyExc_ValueError,
+                 "a period is 0.001 seconds to 10 years (316224000 seconds), not %R", object);
     return -1;
 }
 
