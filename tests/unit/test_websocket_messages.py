@@ -11,6 +11,7 @@ import pytest
 
 from sluicegate import (
     ConnectionInfo,
+    InMemoryStorage,
     MemoryStore,
     StorageError,
     WebSocketLimits,
@@ -401,6 +402,13 @@ def test_wrong_arguments_are_refused_when_it_is_made(
 ) -> None:
     with pytest.raises(error):
         WebSocketRateLimiter(**wrong)
+
+
+async def test_the_old_name_of_the_memory_store() -> None:
+    limiter = WebSocketRateLimiter(storage=InMemoryStorage())
+    await connected(limiter, "c")
+    assert (await limiter.check_message("c", 1))["allowed"]
+    assert isinstance(limiter.store, MemoryStore)
 
 
 def test_storage_error_is_the_store_error() -> None:

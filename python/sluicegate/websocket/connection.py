@@ -65,10 +65,13 @@ class LimitedConnection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self._door.disconnect(self.websocket)
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.cancel()
-        await self._door.disconnect(self.websocket)
+            await asyncio.wait((ahead,))
+            if not ahead.cancelled():
+                ahead.exception()  # seen: that the client has gone is no error here
 
     @property
     def info(self) -> _core.ConnectionInfo | None:
