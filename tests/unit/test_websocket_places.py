@@ -237,7 +237,7 @@ def test_without_any_loop() -> None:
 
 def test_another_loop_library_is_a_clear_error() -> None:
     trio = pytest.importorskip("trio", reason="trio is not installed")
-    with pytest.raises(RuntimeError, match="asyncio.*trio"):
+    with pytest.raises(RuntimeError, match=r"asyncio.*trio"):
         trio.run(make().check_connection, "ada")
 
 
