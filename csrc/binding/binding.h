@@ -12,6 +12,7 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include "../core/blocks.h"
 #include "../core/decide.h"
 #include "../core/fingerprint.h"
 #include "../core/limiter.h"
@@ -127,6 +128,7 @@ typedef struct {
     uint64_t admitted, refused, banned, shadow_refused, full;
     sg_topk hot, top_refused;
     sg_arena names; /* theirs, so that they take nothing of the bound on keys */
+    sg_blocks blocks; /* where core has its memory */
     sg_table core;
     PyObject *weakrefs;
 } sgpy_table;

@@ -422,36 +422,28 @@ static PyObject *message_refusal(sgpy_state *st, const sgpy_message *m) {
     return result;
 }
 
-/* Messages that remain: of the quota that binds where it is one of messages, else of the
- * one of messages that would bind. None where messages are unlimited. */
+/* Messages that remain: of the quota of messages that has the smallest share left. None
+ * where messages are unlimited. */
 static PyObject *message_remaining(const sgpy_message *m) {
-    const sg_decision *d = &m->outcome.decision;
     const sgpy_limiter *limiter = m->limiter;
-    const unsigned byte_quotas = m->info->byte_quotas;
-    if (SG_LIKELY(d->binding < SG_QUOTAS_MAX && !((byte_quotas >> d->binding) & 1u))) {
-        return PyLong_FromUnsignedLongLong(
-            sg_remaining(&limiter->rows[d->binding], &d->verdict));
-    }
-    sg_quota rows[SG_QUOTAS_MAX];
-    const uint64_t costs[SG_QUOTAS_MAX] = {0};
-    bool limited = false;
+    const uint64_t *level = m->outcome.decision.level;
+    const sg_quota *least = NULL;
+    sg_verdict verdict = {.allowed = true};
     for (unsigned i = 0; i < limiter->count; i++) {
-        rows[i] = limiter->rows[i];
-        if ((byte_quotas >> i) & 1u) {
-            rows[i].unlimited = true;
+        const sg_quota *row = &limiter->rows[i];
+        if (((m->info->byte_quotas >> i) & 1u) || row->unlimited || row->shadow) {
+            continue;
         }
-        limited |= !rows[i].unlimited && !rows[i].shadow;
+        if (least == NULL || (sg_u128)level[i] * least->capacity >
+                                 (sg_u128)verdict.level * row->capacity) {
+            least = row;
+            verdict.level = level[i];
+        }
     }
-    if (!limited) {
+    if (least == NULL) {
         Py_RETURN_NONE;
     }
-    /* No Python code has run since the charge: the table and the fingerprint are its own. */
-    sg_decision seen;
-    sg_peek(&limiter->table->core, rows, m->info->client.fp, costs, m->info->last_ticks, &seen);
-    if (seen.binding >= SG_QUOTAS_MAX) {
-        Py_RETURN_NONE;
-    }
-    return PyLong_FromUnsignedLongLong(sg_remaining(&rows[seen.binding], &seen.verdict));
+    return PyLong_FromUnsignedLongLong(sg_remaining(least, &verdict));
 }
 
 /* {"allowed": True, "reason": "ok", "remaining": n} */

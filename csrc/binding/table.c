@@ -221,7 +221,9 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetFromErrno(PyExc_OSError);
         goto fail;
     }
-    if (sg_table_init(&self->core, &sg_malloc_allocator, count, which, sg_min(keys, KEYS_MAX),
+    sg_blocks_init(&self->blocks);
+    const sg_allocator allocator = sg_blocks_allocator(&self->blocks);
+    if (sg_table_init(&self->core, &allocator, count, which, sg_min(keys, KEYS_MAX),
                       bytes) != SG_OK) {
         PyErr_NoMemory();
         goto fail;
@@ -262,6 +264,7 @@ static void table_dealloc(PyObject *op) {
         sg_topk_free(&self->hot, &self->names);
         sg_topk_free(&self->top_refused, &self->names);
         sg_table_free(&self->core);
+        sg_blocks_release(&self->blocks);
     }
     type->tp_free(op);
     Py_DECREF(type);

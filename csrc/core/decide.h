@@ -85,7 +85,7 @@ static inline sg_verdict sg_decide(const sg_quota *q, const sg_state *state, con
     case SG_SLIDING_WINDOW:
         return sg_decide_sliding_window(q, state, now, cost, next);
     default:
-        *next = *state;
+        next->log = state->log;
         return sg_decide_sliding_log(q, log, now, cost);
     }
 }

@@ -32,11 +32,16 @@ sg_status sg_hit(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                   !(cell->hi & SG_CELL_MARKED) && !quotas[0].shadow && !quotas[0].unlimited)) {
         sg_state state, next;
         state.gcra.tat = cell->words[0];
-        out->verdict = sg_decide_gcra(&quotas[0], &state, now, costs[0], &next);
-        out->allowed = out->verdict.allowed;
+        const sg_verdict v = sg_decide_gcra(&quotas[0], &state, now, costs[0], &next);
+        /* field by field, as sg_judge does */
+        out->verdict.allowed = out->allowed = v.allowed;
+        out->verdict.level = v.level;
+        out->verdict.retry = v.retry;
+        out->verdict.reset = v.reset;
         out->shadow = false;
         out->binding = 0;
         out->refusals = !out->allowed;
+        out->level[0] = out->verdict.level;
         cell->words[0] = next.gcra.tat;
         return SG_OK;
     }

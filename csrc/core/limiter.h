@@ -17,6 +17,7 @@ typedef struct {
     uint8_t binding;   /* index of the quota that binds, SG_BANNED or SG_NONE */
     uint8_t refusals;  /* bit i: quota i refuses (shadow ones among them) */
     sg_verdict verdict; /* of the binding quota; `retry` is that of the whole event */
+    uint64_t level[SG_QUOTAS_MAX]; /* of each limited quota, as its own verdict has it */
 } sg_decision;
 
 /* Every operation takes the numbers of the quotas apart from the table, so that they can

@@ -2,13 +2,16 @@
 
 #define SPANS 255u
 
-/* floor(at * 255 / period). Split at the period, so that 64 bits hold it for all periods
- * below 52 days. */
-static uint64_t span_of(sg_ticks at, sg_ticks period) {
-    uint64_t periods = at / period, rest = at % period;
-    if (SG_LIKELY(period < UINT64_C(1) << 56))
-        return periods * SPANS + rest * SPANS / period;
-    return periods * SPANS + sg_muldiv(rest, SPANS, period);
+/* The first time of a later span than that of `at`, which is floor(at * 255 / period). Split
+ * at the period, so that 64 bits hold it for all periods below 52 days. */
+static sg_ticks span_end(sg_ticks at, sg_ticks period) {
+    uint64_t rest = at % period;
+    if (SG_LIKELY(period < UINT64_C(1) << 56)) {
+        uint64_t next = rest * SPANS / period + 1;
+        return at - rest + (next * period + SPANS - 1) / SPANS;
+    }
+    uint64_t next = sg_muldiv(rest, SPANS, period) + 1;
+    return at - rest + sg_muldiv_up(next, period, SPANS);
 }
 
 static inline sg_log_entry *entry(sg_log *log, unsigned i) {
@@ -51,16 +54,15 @@ static void merge(sg_log *log, sg_ticks period) {
     if (log->length == 0)
         return;
     unsigned to = log->merged > 0 ? log->merged - 1u : 0, from = to + 1;
-    uint64_t span = span_of(entry(log, to)->at, period);
+    sg_ticks end = span_end(entry(log, to)->at, period);
     for (; from < log->length; from++) {
         sg_log_entry *e = entry(log, from);
-        uint64_t next = span_of(e->at, period);
-        if (next == span) {
+        if (e->at < end) {
             entry(log, to)->count += e->count;
             entry(log, to)->at = e->at;
         } else {
+            end = span_end(e->at, period);
             *entry(log, ++to) = *e;
-            span = next;
         }
     }
     log->length = (uint16_t)(to + 1);
@@ -73,7 +75,7 @@ void sg_log_add(sg_log *log, sg_ticks now, sg_ticks period, uint64_t count) {
     log->total += count;
     if (log->length == log->capacity) {
         sg_log_entry *last = entry(log, log->length - 1u);
-        if (span_of(last->at, period) == span_of(now, period)) {
+        if (now < span_end(last->at, period)) {
             last->at = now;
             last->count += count;
             return;

@@ -108,7 +108,7 @@ bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity) {
 void sg_shrink(sg_table *table, uint64_t place) {
     sg_ref *ref = sg_ref_at(table, place);
     sg_segment *s = sg_arena_at(&table->arena, *ref);
-    if (s != NULL && s->capacity - s->used >= 2 * SG_SEGMENT_STEP)
+    if (s != NULL && (s->used == 0 || s->capacity - s->used >= 2 * SG_SEGMENT_STEP))
         sg_resize(table, ref, sg_rounded(s->used));
 }
 

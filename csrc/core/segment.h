@@ -6,25 +6,26 @@
 #include "table.h"
 
 /* A segment grows and shrinks by this many cells. */
-#define SG_SEGMENT_STEP 8u
+#define SG_SEGMENT_STEP 4u
 
 typedef struct {
     uint32_t used;
     uint32_t capacity; /* a multiple of SG_SEGMENT_STEP */
-    uint64_t unused;   /* keeps the tags aligned to 16 */
-    uint8_t tags[];    /* capacity of them, then the cells */
+    uint8_t tags[];    /* capacity of them, then the cells, aligned to 8 */
 } sg_segment;
 
 static inline size_t sg_cell_bytes(const sg_table *table) {
     return sizeof(sg_cell) + table->layout.words * sizeof(uint64_t);
 }
 
+static inline size_t sg_tags_bytes(uint32_t capacity) { return ((size_t)capacity + 7) / 8 * 8; }
+
 static inline size_t sg_segment_bytes(const sg_table *table, uint32_t capacity) {
-    return sizeof(sg_segment) + capacity * (1 + sg_cell_bytes(table));
+    return sizeof(sg_segment) + sg_tags_bytes(capacity) + capacity * sg_cell_bytes(table);
 }
 
 static inline sg_cell *sg_cell_at(const sg_table *table, sg_segment *s, uint32_t i) {
-    return (sg_cell *)(void *)(s->tags + s->capacity + i * sg_cell_bytes(table));
+    return (sg_cell *)(void *)(s->tags + sg_tags_bytes(s->capacity) + i * sg_cell_bytes(table));
 }
 
 static inline uint8_t sg_tag_of(uint64_t lo) { return (uint8_t)(lo >> 56); }

@@ -21,6 +21,14 @@ void sg_look(sg_table *table, const sg_quota *quotas, sg_cell *cell, sg_ticks no
         v->ban = sg_min(sg_ahead(record->ban_until, now), record->ban_length);
 }
 
+/* Field by field: a copy by wide loads would wait for the narrow stores just made. */
+static inline void copy_verdict(sg_verdict *to, sg_verdict from) {
+    to->allowed = from.allowed;
+    to->level = from.level;
+    to->retry = from.retry;
+    to->reset = from.reset;
+}
+
 /* Whether the share used by a is larger than that used by b. */
 static bool fuller(const sg_quota *qa, const sg_verdict *a, const sg_quota *qb,
                    const sg_verdict *b) {
@@ -31,14 +39,17 @@ void sg_judge(const sg_table *table, const sg_quota *quotas, sg_view *v,
                   const uint64_t *costs, sg_ticks now, sg_decision *out) {
     unsigned refused = SG_NONE, fullest = SG_NONE;
     sg_ticks reset = v->ban;
-    *out = (sg_decision){.binding = SG_NONE};
+    out->shadow = false;
+    out->refusals = 0;
+    out->binding = SG_NONE;
     v->charging = v->standing = 0;
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         const sg_quota *q = &quotas[i];
         if (q->unlimited)
             continue;
         sg_verdict *verdict = &v->verdict[i];
-        *verdict = sg_decide(q, &v->state[i], v->log[i], now, costs[i], &v->next[i]);
+        copy_verdict(verdict, sg_decide(q, &v->state[i], v->log[i], now, costs[i], &v->next[i]));
+        out->level[i] = verdict->level;
         const unsigned bit = 1u << i;
         if (!verdict->allowed)
             out->refusals |= (uint8_t)bit;
@@ -68,7 +79,7 @@ void sg_judge(const sg_table *table, const sg_quota *quotas, sg_view *v,
         return;
     }
     out->binding = (uint8_t)binding;
-    out->verdict = v->verdict[binding];
+    copy_verdict(&out->verdict, v->verdict[binding]);
 }
 
 /* Makes the log of quota i able to take one entry more. May move cells: *cell follows. */

@@ -154,7 +154,7 @@ static void stays_within_its_bound_in_bytes(void **state) {
 
 /* ---- the rule of eviction, in a table of one segment ---- */
 
-enum { FEW = 40 };
+enum { FEW = 16 };
 
 typedef struct {
     double share;
@@ -230,10 +230,10 @@ static void expired_state_goes_before_live_state(void **state) {
     const sg_quota quota = quota_of(SG_GCRA, 1, 1, 0);
     sg_table_know(&f.table, &quota);
     for (uint64_t i = 0; i < FEW; i++) /* one is past, the others nearly so */
-        EQUAL(put(&f.table, i, 1, SECOND + (i == 17 ? 0 : 1)), SG_OK);
+        EQUAL(put(&f.table, i, 1, SECOND + (i == 11 ? 0 : 1)), SG_OK);
     EQUAL(put(&f.table, 100, SECOND, 5 * SECOND), SG_OK);
     for (uint64_t i = 0; i < FEW; i++)
-        assert_true((sg_table_find(&f.table, key_of(i)) == NULL) == (i == 17));
+        assert_true((sg_table_find(&f.table, key_of(i)) == NULL) == (i == 11));
     EQUAL(f.table.evictions, 0);
     tear_down(&f);
 }
