@@ -20,6 +20,7 @@ from reference_algorithms import (
     STATES,
     TICKS_PER_NS,
     Gcra,
+    Judged,
     Quota,
     SlidingLog,
     State,
@@ -76,15 +77,6 @@ class Subject:
         """What was given back to a gcra quota moves the intervals of all later charges."""
         for claim in self.claims[first:]:
             claim.marks[place] = max(claim.marks[place] - ticks, 0)
-
-
-class Judged(NamedTuple):
-    allowed: bool
-    shadow: bool
-    binding: int | None  # the place of a quota
-    banned: bool
-    verdict: Verdict  # of the one that binds; retry is that of the whole event
-    verdicts: dict[int, Verdict]
 
 
 class Limiter:

@@ -68,6 +68,15 @@ class Verdict(NamedTuple):
     reset: int  # ticks until nothing is used
 
 
+class Judged(NamedTuple):
+    allowed: bool
+    shadow: bool
+    binding: int | None  # the place of a quota
+    banned: bool
+    verdict: Verdict  # of the one that binds; retry is that of the whole event
+    verdicts: dict[int, Verdict]
+
+
 class Gcra:
     """`tat`: when the bucket is full again."""
 

@@ -23,8 +23,8 @@ def test_each_key_keeps_its_state(algorithm: str) -> None:
         pair.hit(key, rng.choice([1, 1, 2, 5]))
         if rng.random() < 0.01:
             pair.clock.ns += rng.randint(0, 3 * 10**9)
-    for key in pair.model.subjects:
-        pair.peek(key)
+    for known in pair.model.subjects:
+        pair.peek(known)
     assert pair.table.counters()["evictions"] == 0
 
 
