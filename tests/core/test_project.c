@@ -19,6 +19,8 @@ static void a_projection_comes_true(void **state) {
         }
         if (random_below(4) == 0)
             EQUAL(sg_limiter_ban(&f.table, key_of(1), random_below(5 * SECOND), f.now), SG_OK);
+        else if (random_below(3) == 0) /* a clock that steps back, by far more than any period */
+            f.now -= random_below(600 * SECOND);
         for (size_t e = 0; e < events; e++) {
             for (unsigned i = 0; i < 3; i++)
                 rows[e][i] = random_below(6);
