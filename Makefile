@@ -58,6 +58,7 @@ core-test:
 	$(MAKE) --no-print-directory -C tests/core test
 
 test: core-test $(VENV)/.test
+	scripts/need redis
 	test '$(BROWSER)' = 0 || scripts/need chromium
 	SLUICEGATE_BROWSER=$(BROWSER) $(PY) -m pytest $(PYTEST)
 

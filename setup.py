@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import runpy
 import subprocess
 import sysconfig
 import tempfile
@@ -26,7 +27,10 @@ DEBUG = os.environ.get("SLUICEGATE_DEBUG", "") not in ("", "0")
 LTO = os.environ.get("SLUICEGATE_LTO", "1") not in ("", "0") and not DEBUG
 SANITIZE = os.environ.get("SLUICEGATE_SANITIZE", "")
 
+# What csrc/redis does without hiredis.
+CODEC = ("command", "name", "project", "request", "slot", "state")
 SOURCES = sorted(glob("csrc/core/*.c") + glob("csrc/binding/*.c"))
+SOURCES += [f"csrc/redis/{name}.c" for name in CODEC]
 HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
 
 # Pieces of the arena are given out again as other types: no optimisation may rest on types.
@@ -84,7 +88,24 @@ class BuildExt(build_ext):
                     return [flag]
         return []
 
+    def embed_scripts(self) -> str:
+        """The Lua scripts as C, in the build directory; written only where they changed."""
+        source = runpy.run_path("csrc/redis/scripts/embed.py")["source"]()
+        path = os.path.join(self.build_temp, "scripts.c")
+        os.makedirs(self.build_temp, exist_ok=True)
+        try:
+            with open(path) as file:
+                known = file.read()
+        except OSError:
+            known = ""
+        if known != source:
+            with open(path, "w") as file:
+                file.write(source)
+        return path
+
     def build_extensions(self) -> None:
+        for extension in self.extensions:
+            extension.sources.append(self.embed_scripts())
         for extension in self.extensions:
             flags = self.lto_flags()
             extension.extra_compile_args += flags
@@ -110,7 +131,7 @@ setup(
             "sluicegate._core",
             SOURCES,
             depends=[*HEADERS, "setup.py"],
-            include_dirs=["csrc", "csrc/core", "csrc/binding"],
+            include_dirs=["csrc", "csrc/core", "csrc/redis", "csrc/binding"],
             define_macros=MACROS,
             extra_compile_args=COMPILE,
             extra_link_args=LINK,
