@@ -75,13 +75,9 @@ static void call_finalize(PyObject *op) {
     PyErr_Restore(type, value, traceback);
 }
 
-static void call_dealloc(PyObject *op) {
+static inline void end(PyObject *op) {
     sgpy_call *call = (sgpy_call *)op;
     PyTypeObject *type = Py_TYPE(op);
-    if (SG_UNLIKELY(call->stage == FRESH) && PyObject_CallFinalizerFromDealloc(op) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(op);
     if (SG_UNLIKELY(call->weakrefs != NULL)) {
         PyObject_ClearWeakRefs(op);
     }
@@ -97,6 +93,22 @@ static void call_dealloc(PyObject *op) {
     }
     PyObject_GC_Del(op);
     Py_DECREF(type);
+}
+
+static void call_dealloc(PyObject *op) {
+    if (SG_LIKELY(((sgpy_call *)op)->stage != FRESH)) {
+        PyObject_GC_UnTrack(op);
+        end(op);
+        return;
+    }
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(op);
+    /* It still has its arguments, and these may be calls in turn, to any depth. */
+    Py_TRASHCAN_BEGIN(op, call_dealloc)
+    end(op);
+    Py_TRASHCAN_END
 }
 
 void sgpy_call_free_all(sgpy_state *st) {

@@ -154,6 +154,11 @@ static PyObject *connections_add(PyObject *op, PyObject *args) {
                           self->state->Limiter_Type, &limiter, &byte_quotas, &max_size)) {
         return NULL;
     }
+    /* Its ticks are those of the table that it leaves. */
+    if (info->limiter != (sgpy_limiter *)limiter && sgpy_info_settle_last(info) < 0) {
+        PyErr_Clear(); /* a clock that fails tells no time, and keeps nobody from moving */
+        info->last = LAST_NEVER;
+    }
     if ((max_size != Py_None && sgpy_message_size(max_size, &max) < 0) ||
         sgpy_prepare(&client, info->client_id == NULL ? Py_None : info->client_id) < 0) {
         return NULL;

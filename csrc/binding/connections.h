@@ -58,6 +58,9 @@ typedef struct {
 
 extern PyType_Spec sgpy_info_spec;
 
+/* Works out the wall time of its last message, while its table still tells. -1: an exception. */
+int sgpy_info_settle_last(sgpy_info *self);
+
 /* ---- message.c: the check of a message */
 
 typedef struct {

@@ -138,7 +138,7 @@ done:
     return result;
 }
 
-int sgpy_cost_row(const sgpy_state *st, PyObject *object, PyObject *quotas, uint64_t *row) {
+static int cost_row(const sgpy_state *st, PyObject *object, PyObject *quotas, uint64_t *row) {
     uint64_t cost = 1;
     const bool mapping = object != NULL && !PyLong_Check(object) && !PyUnicode_Check(object) &&
                          !PyIndex_Check(object) &&
@@ -156,12 +156,13 @@ int sgpy_cost_row(const sgpy_state *st, PyObject *object, PyObject *quotas, uint
     for (unsigned i = 0; i < SG_QUOTAS_MAX; i++) {
         row[i] = cost;
     }
-    if (!mapping) {
-        return 0;
-    }
-    /* Held, for the mapping may rebind the limiter whose tuple it is. */
+    return mapping ? cost_of_mapping(st, object, quotas, row) : 0;
+}
+
+int sgpy_cost_row(const sgpy_state *st, PyObject *object, PyObject *quotas, uint64_t *row) {
+    /* Held, for the cost may rebind the limiter whose tuple it is. */
     Py_INCREF(quotas);
-    const int result = cost_of_mapping(st, object, quotas, row);
+    const int result = cost_row(st, object, quotas, row);
     Py_DECREF(quotas);
     return result;
 }

@@ -82,8 +82,7 @@ static void info_dealloc(PyObject *op) {
 
 /* Wall time of the last message, worked out when it is first asked for: reading a second
  * clock for every message would be paid by all. */
-static PyObject *info_get_last(PyObject *op, void *Py_UNUSED(closure)) {
-    sgpy_info *self = (sgpy_info *)op;
+int sgpy_info_settle_last(sgpy_info *self) {
     if (self->last == LAST_TICKS && self->limiter != NULL && self->limiter->table != NULL) {
         sg_ticks now;
         struct timespec wall;
@@ -93,12 +92,20 @@ static PyObject *info_get_last(PyObject *op, void *Py_UNUSED(closure)) {
         const int failed = sgpy_table_now(table, &now);
         Py_DECREF(table);
         if (failed < 0) {
-            return NULL;
+            return -1;
         }
         (void)clock_gettime(CLOCK_REALTIME, &wall);
         self->last_wall = (double)wall.tv_sec + (double)wall.tv_nsec / 1e9 -
                           (double)sg_ahead(now, then) / (double)SG_TICKS_PER_SECOND;
         self->last = LAST_WALL;
+    }
+    return 0;
+}
+
+static PyObject *info_get_last(PyObject *op, void *Py_UNUSED(closure)) {
+    sgpy_info *self = (sgpy_info *)op;
+    if (sgpy_info_settle_last(self) < 0) {
+        return NULL;
     }
     if (self->last == LAST_NEVER) {
         Py_RETURN_NONE;

@@ -43,7 +43,7 @@ int sgpy_message_size(PyObject *object, uint64_t *size) {
 /* The limiter of a connection and the time of its table. A clock may be Python code, which
  * may rebind; then the time is read again. */
 static int message_now(sgpy_message *m, sg_ticks *now) {
-    for (;;) {
+    for (int i = 0; i < 16; i++) {
         sgpy_table *table = m->limiter->table;
         if (table == NULL) {
             PyErr_SetString(PyExc_RuntimeError, "the limiter of this connection is gone");
@@ -63,6 +63,8 @@ static int message_now(sgpy_message *m, sg_ticks *now) {
             return 0;
         }
     }
+    PyErr_SetString(PyExc_RuntimeError, "the clock changes the limiter each time it is asked");
+    return -1;
 }
 
 /* The reason of a refusal, in the documented order: messages, then bytes. */
@@ -100,6 +102,12 @@ int sgpy_message_decide(sgpy_connections *self, PyObject *id, PyObject *size, ui
         }
         m->reason = st->strings[STR_NOT_FOUND];
         return 0;
+    }
+    if (SG_UNLIKELY(Py_TYPE(found) != st->ConnectionInfo_Type ||
+                    ((sgpy_info *)found)->limiter == NULL)) {
+        PyErr_SetString(PyExc_TypeError, "the connections were changed from outside: "
+                                         "register_connection alone puts one there");
+        return -1;
     }
     m->info = (sgpy_info *)Py_NewRef(found);
     if (SG_UNLIKELY(m->size > m->info->max_size)) {

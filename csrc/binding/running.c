@@ -33,6 +33,27 @@ static PySendResult after_step(sgpy_call *call, PySendResult sent) {
     return sent;
 }
 
+/* A StopIteration that a clock or an observer let pass is an error, as in any coroutine: a
+ * task cannot end with one, and would never end. */
+static void no_stop(void) {
+    PyObject *type, *stop, *traceback;
+    if (SG_LIKELY(!PyErr_ExceptionMatches(PyExc_StopIteration))) {
+        return;
+    }
+    PyErr_Fetch(&type, &stop, &traceback);
+    PyErr_NormalizeException(&type, &stop, &traceback);
+    PyObject *error = PyObject_CallFunction(PyExc_RuntimeError, "s",
+                                            "coroutine raised StopIteration");
+    if (error != NULL) {
+        PyException_SetCause(error, Py_XNewRef(stop)); /* steals */
+        PyErr_SetObject(PyExc_RuntimeError, error);
+        Py_DECREF(error);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(stop);
+    Py_XDECREF(traceback);
+}
+
 static PySendResult first_step(sgpy_call *call, PyObject **result) {
     PyObject *self = call->self, *a = call->a, *b = call->b, *c = call->c, *delegate = NULL;
     PySendResult sent = PYGEN_RETURN;
@@ -47,6 +68,7 @@ static PySendResult first_step(sgpy_call *call, PyObject **result) {
     } else {
         call->stage = DONE;
         if (SG_UNLIKELY(*result == NULL)) {
+            no_stop();
             sent = PYGEN_ERROR;
         }
     }
@@ -200,9 +222,11 @@ PyObject *sgpy_call_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     PyObject *method = NULL;
+    call->stage = RUNNING; /* before the attribute, which may be code that looks at this */
     if (!is_generator_exit(args[0])) {
         method = PyObject_GetAttr(call->inner, st->str_throw);
         if (method == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            call->stage = AWAITING;
             return NULL;
         }
         PyErr_Clear();
@@ -215,7 +239,6 @@ PyObject *sgpy_call_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         }
         return NULL;
     }
-    call->stage = RUNNING;
     PyObject *result = PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
     Py_DECREF(method);
     call->stage = result == NULL ? DONE : AWAITING;

@@ -70,7 +70,7 @@ PyObject *sgpy_limiter_hit_many_nowait(PyObject *op, PyObject *given) {
         }
         PyList_SET_ITEM(list, i, decision);
     }
-    for (Py_ssize_t i = 0; limiter->state->observer != NULL && i < count; i++) {
+    for (Py_ssize_t i = 0; i < count && limiter->state->observer != NULL; i++) {
         PyObject *key = PyTuple_GET_ITEM(PyTuple_GET_ITEM(pairs, i), 0);
         PyObject *decision = sgpy_observed(limiter, key, Py_NewRef(PyList_GET_ITEM(list, i)));
         if (decision == NULL) {

@@ -60,7 +60,9 @@ class _Queue:
         self.waiters: OrderedDict[_Waiter, None] = OrderedDict()
 
     def head(self) -> _Waiter:
-        return next(iter(self.waiters))
+        # locked, for another thread may come or leave between the two calls
+        with _lock:
+            return next(iter(self.waiters))
 
 
 _lock = threading.RLock()
@@ -101,7 +103,7 @@ def _turns(
         if queue is None:
             queue = _queues[name] = _Queue(claim.table)
         else:
-            ahead = [other.claim for other in queue.waiters]
+            ahead = [other.claim for other in list(queue.waiters)]
             if len(ahead) >= max_waiters or claim.too_late(ahead, timeout):
                 return claim.refusal(ahead)
         queue.waiters[waiter] = None
@@ -125,7 +127,8 @@ def _turns(
 
 def _ahead(queue: _Queue, waiter: _Waiter) -> list[Claim[Any]]:
     ahead: list[Claim[Any]] = []
-    for other in queue.waiters:
+    # a copy: a collected task may leave the queue in the middle, in this very thread
+    for other in list(queue.waiters):
         if other is waiter:
             break
         ahead.append(other.claim)
@@ -151,7 +154,7 @@ def _wake_head(name: tuple[int, bytes], queue: _Queue) -> None:
         head = queue.head()
         if head.wake():
             return
-        del queue.waiters[head]
+        queue.waiters.pop(head, None)
     if _queues.get(name) is queue:
         del _queues[name]
 
