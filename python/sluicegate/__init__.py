@@ -1,5 +1,12 @@
 """Rate limiting for realtime Python, decided in C.
 
+    limiter = Limiter("5/second burst 20")
+    decision = await limiter.hit("user:42")     # true when admitted, else decision.retry_after
+
+Limiter, ConcurrencyLimiter: anything that can be counted; `sluicegate.sync` for threads.
+WebSocketRateLimiter, FastAPIWebSocketLimiter: WebSockets, by WebSocketLimits.
+Quota, MemoryStore: what they are made of. `sluicegate.testing`: a clock for tests.
+
 Everything is imported when it is first asked for; no framework is.
 """
 

@@ -22,8 +22,9 @@ OnStoreError = Literal["raise", "allow", "deny", "local"]
 POLICIES = ("raise", "allow", "deny", "local")
 
 
+# Its docstring is that of both limiters, for tasks and for threads.
 class BaseLimiter(_core.Limiter):
-    """Quotas over a store. The two kinds, for tasks and for threads, share all of this.
+    """Limits how often a key may do something: quotas over a store.
 
     `quotas`: a Quota, a rate string as "5/second burst 20; 1MB/minute", or a list of
     either. All of them admit an event or none is charged.

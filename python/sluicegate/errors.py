@@ -8,6 +8,8 @@ from ._core import Decision, StoreError, StoreFullError
 
 __all__ = ["RateLimitExceeded", "StorageError", "StoreError", "StoreFullError"]
 
+PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+
 StorageError = StoreError  # its name in the sources
 
 
@@ -39,7 +41,7 @@ def describe(decision: Decision) -> str:
         what = "Rate limit exceeded"
     else:
         name = f"{quota.name}: " if quota.name else ""
-        period = f"{quota.period:g} seconds" if quota.period != 1 else "second"
+        period = PERIODS.get(quota.period) or f"{quota.period:g} seconds"
         what = f"Rate limit exceeded ({name}{quota.limit} per {period})"
         if isinf(retry_after):
             return f"{what}; the cost is above the burst of {quota.burst}, so it never can be met"

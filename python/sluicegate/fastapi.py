@@ -68,6 +68,8 @@ class FastAPIWebSocketLimiter:
             raise ValueError(
                 f"on_excess is 'close', 'drop', 'delay' or 'notify', not {on_excess!r}"
             )
+        if isinstance(max_delay, bool) or not isinstance(max_delay, int | float):
+            raise TypeError(f"max_delay is a number of seconds, not {type(max_delay).__name__}")
         if not (isfinite(max_delay) and max_delay > 0):
             raise ValueError(f"max_delay is seconds above 0, not {max_delay!r}")
         for what, given in (("get_client_id", get_client_id), ("notify", notify)):

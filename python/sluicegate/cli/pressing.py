@@ -274,4 +274,5 @@ def _nobody(plan: Plan, tally: Tally) -> str:
         advice = "the server limits connections: wait, or ask for fewer with --connections"
     else:
         advice = "is this a WebSocket server, and the address right?"
-    return f"no connection to {plan.url} could be opened ({why}); {advice}."
+    stop = "" if advice.endswith("?") else "."
+    return f"no connection to {plan.url} could be opened ({why}); {advice}{stop}"

@@ -37,7 +37,7 @@ def open_store(store: MemoryStore | str | None = None) -> MemoryStore:
     if isinstance(store, MemoryStore):
         return store
     raise TypeError(
-        f"store= takes a URL as 'memory://', a MemoryStore or None, not {type(store).__name__}"
+        f"a store is a URL as 'memory://', a MemoryStore or None, not {type(store).__name__}"
     )
 
 

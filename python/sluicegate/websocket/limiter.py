@@ -62,6 +62,8 @@ class WebSocketRateLimiter(_core.Connections):
             )
         if on_violation is not None and not callable(on_violation):
             raise TypeError(f"on_violation is a callable, not {type(on_violation).__name__}")
+        if not isinstance(name, str):
+            raise TypeError(f"name is a str, not {type(name).__name__}")
         if not name:
             raise ValueError("name is a text that is not empty: state belongs to it")
         self.limits = limits

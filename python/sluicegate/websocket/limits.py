@@ -90,6 +90,11 @@ def _quotas(
 ) -> tuple[_core.Quota, ...]:
     if rate is not None:
         parts = (rate,) if isinstance(rate, str | _core.Quota) else rate
+        if not isinstance(parts, tuple):
+            raise TypeError(
+                f"{kind} is a rate string as '5/second', a Quota or a list of either, "
+                f"not {type(rate).__name__} ({kind}_per_minute takes a number)"
+            )
         found: list[_core.Quota] = []
         for part in parts:
             found.extend(parse_quotas(part) if isinstance(part, str) else as_quotas((part,)))
