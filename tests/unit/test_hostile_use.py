@@ -191,3 +191,31 @@ def test_the_head_of_a_queue_is_looked_at_alone() -> None:
     waiter = waiting._Waiter(limiter._hit_claim("k", 1))
     queue.waiters = Interrupted({waiter: None})
     assert queue.head() is waiter
+
+
+# ---- frames
+
+
+@pytest.mark.parametrize("frame", ["[" * 60_000, b"\xff\xfe\xff", b"", "1" * 60_000, "\ud800"])
+async def test_every_frame_that_is_no_json_is_a_value_error(frame: str | bytes) -> None:
+    """An endpoint that handles ValueError is not brought down by brackets."""
+    websockets = pytest.importorskip("starlette.websockets")
+    from sluicegate import FastAPIWebSocketLimiter
+
+    kind = "text" if isinstance(frame, str) else "bytes"
+    coming = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", kind: frame}])
+
+    async def receive() -> Any:
+        return next(coming)
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "websocket", "path": "/", "headers": [], "client": ("192.0.2.1", 1)}
+    door = FastAPIWebSocketLimiter()
+    with pytest.raises(ValueError):
+        async with door.connection(websockets.WebSocket(scope, receive, send)) as c:
+            async for _ in c.iter_json():
+                pass
+    assert not door.limiter.active_connections
+    assert await door.limiter.count("192.0.2.1") == 0

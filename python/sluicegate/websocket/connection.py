@@ -96,11 +96,15 @@ class LimitedConnection:
     async def iter_json(self) -> AsyncIterator[Any]:
         """The messages that are admitted, parsed; sizes are those before parsing.
 
-        ValueError for a message that is no JSON.
+        ValueError for a message that is no JSON, or is nested too deeply.
         """
         async for message in self._admitted(None):
             text = message.get("text")
-            yield json.loads(message["bytes"] if text is None else text)
+            try:
+                value = json.loads(message["bytes"] if text is None else text)
+            except RecursionError:
+                raise ValueError("the message is JSON nested too deeply to be read") from None
+            yield value
 
     # ---- what Excess asks of it
 
