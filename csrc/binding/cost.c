@@ -172,6 +172,10 @@ int sgpy_seconds(PyObject *object, const char *what, sg_ticks *ticks) {
     const double seconds = PyBool_Check(object) ? NAN : PyFloat_AsDouble(object);
     if (seconds == -1.0 && PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+                PyErr_Format(PyExc_TypeError, "%s is a number of seconds, not %.200s", what,
+                             Py_TYPE(object)->tp_name);
+            }
             return -1;
         }
         PyErr_Clear();

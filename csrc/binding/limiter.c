@@ -177,10 +177,17 @@ static PyMethodDef limiter_methods[] = {
     {"_rebind", limiter_rebind, METH_VARARGS,
      PyDoc_STR("_rebind($self, table, quotas, /)\n--\n\nGoes on over another table.")},
     {"hit_nowait", FAST(sgpy_limiter_hit_nowait),
-     PyDoc_STR("hit_nowait($self, /, key, cost=1, *, quotas=None)\n--\n\nDecides and charges.")},
+     PyDoc_STR("hit_nowait($self, /, key, cost=1, *, quotas=None)\n--\n\n"
+               "Charges `cost` to `key` if all quotas admit it, else nothing; at once.\n\n"
+               "An int is the cost to every quota; a mapping names quotas, those not named\n"
+               "take 1. `quotas` are other numbers for this one event. Never raises because\n"
+               "of a limit: the decision is false when refused.")},
     {"hit_awaitable", FAST(sgpy_limiter_hit_awaitable),
      PyDoc_STR("hit_awaitable($self, /, key, cost=1, *, quotas=None)\n--\n\n"
-               "Decides and charges when it is first awaited.")},
+               "Charges `cost` to `key` if all quotas admit it, else nothing; when awaited.\n\n"
+               "An int is the cost to every quota; a mapping names quotas, those not named\n"
+               "take 1. `quotas` are other numbers for this one event. Never raises because\n"
+               "of a limit: the decision is false when refused.")},
     {"peek_nowait", FAST(sgpy_limiter_peek_nowait),
      PyDoc_STR("peek_nowait($self, /, key, cost=1)\n--\n\nDecides, charges nothing.")},
     {"hit_many_nowait", sgpy_limiter_hit_many_nowait, METH_O,
