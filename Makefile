@@ -56,6 +56,7 @@ $(VENV)/.bench: $(VENV)/.made $(SOURCES)
 core-test:
 	scripts/need cmocka
 	$(MAKE) --no-print-directory -C tests/core test
+	$(MAKE) --no-print-directory -C tests/codec test PYTHON="$$(scripts/find-python)"
 
 test: core-test $(VENV)/.test
 	scripts/need redis
@@ -74,6 +75,7 @@ lint: $(VENV)/.dev
 sanitize: $(VENV)/.test
 	scripts/need cmocka
 	$(MAKE) --no-print-directory -C tests/core test SANITIZE=address,undefined
+	$(MAKE) --no-print-directory -C tests/codec test SANITIZE=address,undefined PYTHON="$$(scripts/find-python)"
 	scripts/sanitize $(PY)
 
 clean:

@@ -1,6 +1,6 @@
 /* One key under several quotas: its states copied out of the cell, what each quota says of
- * an event, and the charge. What limiter.c, project.c and reserve.c share; nothing else
- * includes it. */
+ * an event, and the charge. What limiter.c, project.c and reserve.c share, and
+ * csrc/redis/request.c, which judges what a server saw; nothing else includes it. */
 #ifndef SG_VIEW_H
 #define SG_VIEW_H
 

@@ -1,4 +1,4 @@
-/* The Lua scripts, embedded by scripts/embed.py: the prelude and the script as one text. What
+/* The Lua scripts, embedded by scripts/embed.py: each with what it needs as one text. What
  * each takes and replies stands at its head. */
 #ifndef SG_SCRIPT_H
 #define SG_SCRIPT_H

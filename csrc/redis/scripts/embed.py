@@ -1,4 +1,4 @@
-"""Writes the scripts as C: each with the prelude in front of it, and the SHA-1 of the two.
+"""Writes the scripts as C: each as one text with what it needs in front, and its SHA-1.
 
 ``python embed.py OUT.c``; setup.py calls it for every build, so nothing that it writes is kept.
 """
@@ -13,8 +13,20 @@ NAMES = ("gcra", "decide", "change", "fetch", "all", "slots")  # the order of sg
 HERE = Path(__file__).parent
 
 
+def part(name: str) -> bytes:
+    return (HERE / f"{name}.lua").read_bytes()
+
+
 def script(name: str) -> bytes:
-    return (HERE / "prelude.lua").read_bytes() + (HERE / f"{name}.lua").read_bytes()
+    """A script's text. Its functions are made anew by every call, so it has those that it needs,
+    and gcra, which is called the most, has the rule as one function."""
+    rule = part("log") + part("state") + part("judge")
+    if name == "gcra":
+        made = b"P = plan_of(plan)\nreturn check, C1, C2\nend\n"
+        rule = b"local function rule(plan)\n" + rule + made
+    elif name in ("fetch", "slots"):
+        rule = b""
+    return part("prelude") + rule + part(name)
 
 
 def source() -> str:

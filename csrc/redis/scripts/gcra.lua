@@ -3,15 +3,15 @@
 -- checks of one key several times, an I2 a check, the place of its key from 0.
 -- Reply: for each check the key's value as it was before (nil: none; '!': not decided, the key holds
 -- what is not ours), then the time. The verdict is the client's to compute, from the same numbers.
-P = plan_of(ARGV[1])
 local costs, index, n = ARGV[2], ARGV[3], #KEYS
 local values, now = call('MGET', unpack(KEYS)), clock()
-local cap, cap_frac, reach, reach_frac = P.a[1], P.b[1], P.c[1], P.d[1]
+local cap, cap_frac, reach, reach_frac = unbytes('<I7I2I7I2', ARGV[1], 6) -- of one gcra quota
 local own_grid = grid_of(cap)
 local own, own_mark = GRIDS[own_grid], own_grid * GRID_BIT
 local keys, one = KEYS, #costs == 9
 local cost, cost_frac = unbytes('<I7I2', costs)
 local out, texts, count = values, {}, n
+local check, C1, C2 -- of the whole rule, which is made only where it is needed
 if index ~= '' then
   out, count = {}, #index / 2
 end
@@ -80,6 +80,9 @@ for j = 1, count do
       end
     end
   else
+    if not check then
+      check, C1, C2 = rule(ARGV[1])
+    end
     C1[1], C2[1] = cost, cost_frac
     local fine, reason, _, after = pcall(check, value, keys, k, 0, now, 1)
     if not fine then
