@@ -8,7 +8,7 @@ from ._core import Decision, StoreError, StoreFullError
 
 __all__ = ["RateLimitExceeded", "StorageError", "StoreError", "StoreFullError"]
 
-PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+PERIODS: dict[float, str] = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
 StorageError = StoreError  # its name in the sources
 
