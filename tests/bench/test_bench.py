@@ -1,0 +1,79 @@
+"""That `make bench` measures what it says, and fails for no missing peer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import cli, hot, peers
+from bench.report import markdown
+from bench.rows import Row
+from bench.workers import net
+
+
+def row(value: float | None, target: float | None = None, **more: object) -> Row:
+    return Row("hot", "a row", value, "x", "d[k] += 1", target, **more)  # type: ignore[arg-type]
+
+
+def test_a_target_is_reached_or_not() -> None:
+    assert row(1.3, 1.3).reached is True
+    assert row(1.31, 1.3).reached is False
+    assert row(1.7, 1.8, at_least=True).reached is False
+    assert row(1.9, 1.8, at_least=True).reached is True
+    assert row(5.0).reached is None
+    assert row(None, 1.3).reached is None
+
+
+def test_rows_survive_json_and_stand_in_the_markdown() -> None:
+    rows = [row(1.25, 1.3, info={"ns": 50, "reference_ns": 40}), row(None, missing="not installed")]
+    read = [Row.from_dict(json.loads(json.dumps(found.as_dict()))) for found in rows]
+    assert read == rows
+    machine = {
+        "python": "CPython",
+        "python_optimised": True,
+        "processor": "one",
+        "cores": 2,
+        "system": "Linux",
+        "peers": {"limits": "5.8.0"},
+    }
+    text = markdown(machine, read, {"hot": "One hot key"})
+    assert "| a row | 1.25 | at most 1.3 | yes | 50 ns / 40 ns |" in text
+    assert "| a row | - |  |  | not installed |" in text
+    assert "limits 5.8.0" in text
+
+
+def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "version_of", lambda package: None)
+    found = list(hot.peers(1, True))
+    assert len(found) == len(peers.PEERS)
+    assert all(peer.value is None and "pip install" in (peer.missing or "") for peer in found)
+
+
+def test_a_broken_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        package = "broken"
+
+        def hot(self, key: str) -> None:
+            raise RuntimeError("it is broken")
+
+    monkeypatch.setattr(peers, "version_of", lambda package: "1.0")
+    monkeypatch.setattr(peers, "PEERS", {"broken": Broken()})
+    (found,) = hot.peers(1, True)
+    assert "it is broken" in (found.missing or "")
+
+
+def test_what_the_machine_does_alone_is_taken_from_the_tail() -> None:
+    quick = [1] * 90
+    assert net(sorted([*quick, *[50] * 10]), sorted([*quick, *[1] * 10]), 5) == 50
+    assert net(sorted([*quick, *[50] * 10]), sorted([*quick, *[50] * 8]), 5) == 1
+
+
+def test_it_runs_and_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--rounds", "1", "--no-peers", "--only", "hot", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    targets = [measured["target"] for measured in found["rows"]]
+    assert [target for target in targets if target] == [1.3, 1.5, 2.2]
+    assert all(measured["value"] > 0.1 for measured in found["rows"])
+    assert not any(str(Path.home()) in str(fact) for fact in found["machine"].values())
