@@ -202,8 +202,16 @@ class Limiter:
         now = self.ticks(now_ns)
         self.know(self.quotas)
         subject = self.subjects.get(key) or self.fresh()
+        self.tidy(subject, now)
         self.look(subject, self.quotas, now)
-        judged = self.judge(subject, self.quotas, self.row(costs), now)
+        row = self.row(costs)
+        judged = self.judge(subject, self.quotas, row, now)
+        for i, verdict in judged.verdicts.items():
+            quota, state = self.quotas[i], subject.states[i]
+            assert quota is not None
+            standing = judged.allowed or not (verdict.allowed and row[i])
+            if standing and not isinstance(state, SlidingLog):
+                state.look(quota, now)  # cut for good, as by a hit
         if judged.allowed:  # nothing is charged, so what remains is what there is
             stands = self.judge(subject, self.quotas, self.row(0), now)
             judged = judged._replace(binding=stands.binding, verdict=stands.verdict)
@@ -252,6 +260,10 @@ class Limiter:
             while at <= CLOCK_MAX:
                 self.look(subject, self.quotas, at)
                 judged = self.judge(subject, self.quotas, row, at)
+                for i, verdict in judged.verdicts.items():
+                    quota, state = self.quotas[i], subject.states[i]
+                    if quota and not isinstance(state, SlidingLog) and not (verdict.allowed and row[i]):
+                        state.look(quota, at)  # cut once, as by a hit; else it is never reached
                 if judged.allowed:
                     break
                 if judged.verdict.retry is None:

@@ -87,7 +87,7 @@ class Gcra:
         return min(max(self.tat - now, 0), 2 * q.capacity)
 
     def look(self, q: Quota, now: int) -> None:
-        self.tat = now + self.level(q, now)
+        self.tat = min(self.tat, now + self.level(q, now))
 
     def decide(self, q: Quota, now: int, cost: int) -> Verdict:
         level = self.level(q, now)

@@ -59,18 +59,21 @@ static inline sg_ticks sg_gcra_level(const sg_quota *q, const sg_state *state, s
 }
 
 static inline sg_verdict sg_decide_gcra(const sg_quota *q, const sg_state *state, sg_ticks now,
-                          uint64_t cost, sg_state *next) {
+                                        uint64_t cost, sg_state *next) {
     sg_ticks level = sg_gcra_level(q, state, now);
+    /* What is not charged is cut, and else left alone: a time that is past stays past,
+     * wherever the clock goes. */
+    sg_ticks standing = sg_min(state->gcra.tat, now + level);
     if (SG_UNLIKELY(cost > q->burst)) {
-        next->gcra.tat = now + level;
+        next->gcra.tat = standing;
         return (sg_verdict){.level = level, .retry = SG_NEVER, .reset = level};
     }
     sg_ticks after = level + cost * q->interval;
     if (SG_LIKELY(after <= q->capacity || cost == 0)) {
-        next->gcra.tat = now + after;
+        next->gcra.tat = SG_LIKELY(cost > 0) ? now + after : standing;
         return (sg_verdict){.allowed = true, .level = after, .reset = after};
     }
-    next->gcra.tat = now + level;
+    next->gcra.tat = standing;
     return (sg_verdict){.level = level, .retry = after - q->capacity, .reset = level};
 }
 

@@ -32,12 +32,8 @@ sg_status sg_hit(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                   !(cell->hi & SG_CELL_MARKED) && !quotas[0].shadow && !quotas[0].unlimited)) {
         sg_state state, next;
         state.gcra.tat = cell->words[0];
-        const sg_verdict v = sg_decide_gcra(&quotas[0], &state, now, costs[0], &next);
-        /* field by field, as sg_judge does */
-        out->verdict.allowed = out->allowed = v.allowed;
-        out->verdict.level = v.level;
-        out->verdict.retry = v.retry;
-        out->verdict.reset = v.reset;
+        out->verdict = sg_decide_gcra(&quotas[0], &state, now, costs[0], &next);
+        out->allowed = out->verdict.allowed;
         out->shadow = false;
         out->binding = 0;
         out->refusals = !out->allowed;
@@ -54,12 +50,19 @@ void sg_peek(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     sg_view v;
     sg_decision as_it_stands;
     sg_table_know(table, quotas);
-    sg_look(table, quotas, sg_table_find(table, fp), now, &v);
+    sg_cell *cell = sg_table_find(table, fp);
+    if (cell != NULL)
+        sg_cell_tidy(table, cell, now);
+    sg_look(table, quotas, cell, now, &v);
     sg_judge(table, quotas, &v, costs, now, out);
-    if (!out->allowed)
+    if (!out->allowed) {
+        /* Or who only looks until it is admitted would be told the same wait each time. */
+        sg_keep_cut(table, cell, &v);
         return;
+    }
     /* Nothing is charged, so what remains is what there is. */
     sg_judge(table, quotas, &v, nothing, now, &as_it_stands);
+    sg_keep_cut(table, cell, &v);
     out->binding = as_it_stands.binding;
     out->verdict = as_it_stands.verdict;
 }

@@ -28,7 +28,8 @@ typedef struct {
 sg_status sg_hit(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                  const uint64_t *costs, sg_ticks now, sg_decision *out);
 
-/* Decides and charges nothing; levels are as they stand, without the event. */
+/* Decides and charges nothing; levels are as they stand, without the event. What is further
+ * ahead than its quota can reach is cut for good, as by a hit. */
 void sg_peek(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
              const uint64_t *costs, sg_ticks now, sg_decision *out);
 

@@ -38,6 +38,15 @@ static void charge_view(const sg_quota *quotas, sg_view *v, const uint64_t *cost
     }
 }
 
+/* As sg_keep_cut does: a state that a clock's step left too far ahead is cut once, when it
+ * is looked at. Cut anew at each later time it would never be reached. */
+static void keep_cut(sg_view *v) {
+    for (unsigned left = v->standing; left != 0; left &= left - 1) {
+        const unsigned i = (unsigned)__builtin_ctz(left);
+        v->state[i] = v->next[i];
+    }
+}
+
 sg_status sg_project(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                      const uint64_t *costs, size_t events, sg_ticks now, sg_ticks *wait) {
     sg_view v;
@@ -59,6 +68,7 @@ sg_status sg_project(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
                     sg_log_expire(v.log[i], at, quotas[i].period);
             }
             sg_judge(table, quotas, &v, row, at, &decision);
+            keep_cut(&v);
             if (decision.allowed)
                 break;
             if (decision.verdict.retry == SG_NEVER)
