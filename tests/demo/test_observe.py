@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from sluicegate import Limiter, MemoryStore, WebSocketLimits, WebSocketRateLimiter
+from sluicegate import (
+    FastAPIWebSocketLimiter,
+    Limiter,
+    MemoryStore,
+    WebSocketLimits,
+    WebSocketRateLimiter,
+)
 from sluicegate.observe import escape_key, hidden_key, snapshot, tables_of
 from sluicegate.observe.prometheus import LimiterCollector
 from sluicegate.testing import Clock
@@ -84,6 +90,11 @@ def test_what_can_be_observed() -> None:
     assert list(tables_of(limiter.table, "a")) == ["a"]
     several = WebSocketRateLimiter(WebSocketLimits())
     assert set(tables_of(several, "ws")) >= {"ws.messages", "ws.connections"}
+    door = FastAPIWebSocketLimiter(WebSocketLimits())
+    assert set(tables_of(door, "ws")) >= {"ws.messages", "ws.connections"}
+    registry = CollectorRegistry()
+    registry.register(LimiterCollector({"door": door}))
+    assert registry.get_sample_value("sluicegate_connections", {"limiter": "door"}) == 0
     with pytest.raises(TypeError, match="cannot be observed"):
         tables_of("chat", "a")  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .snapshot import Observable, tables_of
+from .snapshot import Observable, limiter_of, tables_of
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -35,8 +35,8 @@ class LimiterCollector(Collector):
     """Reads the counters of limiters when Prometheus asks.
 
     `limiters` maps the value of the `limiter` label to a limiter; the mapping is read at
-    each collection, so that limiters may come and go. A `WebSocketRateLimiter` also tells
-    its connections and violations.
+    each collection, so that limiters may come and go. A `WebSocketRateLimiter`, or a door
+    over one, also tells its connections and violations.
     """
 
     def __init__(self, limiters: Mapping[str, Observable], *, prefix: str = "sluicegate") -> None:
@@ -75,9 +75,9 @@ class LimiterCollector(Collector):
 
     def _connections(self) -> Iterator[Metric]:
         doors = [
-            (label, observed.get_statistics())
+            (label, limiter.get_statistics())
             for label, observed in list(self._limiters.items())
-            if hasattr(observed, "get_statistics")
+            if hasattr(limiter := limiter_of(observed), "get_statistics")
         ]
         if not doors:
             return

@@ -48,7 +48,14 @@ class HasTables(Protocol):
     def tables(self) -> Mapping[str, _core.Table]: ...
 
 
-Observable = _core.Table | HasTable | HasTables
+class HasLimiter(Protocol):
+    """A framework's door, such as `FastAPIWebSocketLimiter`: its limiter is what counts."""
+
+    @property
+    def limiter(self) -> HasTables: ...
+
+
+Observable = _core.Table | HasTable | HasTables | HasLimiter
 
 
 def escape_key(key: bytes) -> str:
@@ -90,8 +97,15 @@ def top_keys(
     ]
 
 
+def limiter_of(observed: Observable) -> Observable:
+    """What counts: the limiter of a door, else what was given."""
+    limiter: Observable = getattr(observed, "limiter", observed)
+    return limiter
+
+
 def tables_of(observed: Observable, name: str) -> dict[str, _core.Table]:
     """The tables behind a limiter, by name; those of several are `name.part`."""
+    observed = limiter_of(observed)
     if isinstance(observed, _core.Table):
         return {name: observed}
     several = getattr(observed, "tables", None)
