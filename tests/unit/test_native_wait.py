@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluicegate import Decision, Limiter, MemoryStore, sync, waiting
+from sluicegate import Decision, Limiter, MemoryStore, Quota, sync, waiting
 from sluicegate.testing import Clock, record
 
 
@@ -510,3 +510,39 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.001)
+
+
+# ---- numbers that change, clocks that step back
+
+
+@pytest.mark.parametrize("algorithm", ["gcra", "fixed-window", "sliding-window", "sliding-log"])
+async def test_faster_numbers_end_a_long_wait(
+    algorithm: str, store: MemoryStore, clock: Clock
+) -> None:
+    """What was charged by the old numbers lies an hour ahead, which the new ones cannot reach."""
+    limiter = Limiter(Quota(5, 3600, algorithm=algorithm), store=store)
+    limiter.hit_nowait("k", 5)
+    waiting_for = asyncio.ensure_future(limiter.wait("k"))
+    await turn()
+    limiter.update(Quota(5, 1, algorithm=algorithm))
+    for _ in range(30):
+        await turn()
+        clock.advance(0.1)
+    await turn()
+    assert waiting_for.done()
+    assert await waiting_for
+
+
+@pytest.mark.parametrize("algorithm", ["gcra", "fixed-window", "sliding-window", "sliding-log"])
+def test_the_wait_that_a_peek_tells_is_enough(algorithm: str) -> None:
+    now = [10_000.0]
+    limiter = Limiter(Quota(5, 60, algorithm=algorithm), store=MemoryStore(clock=lambda: now[0]))
+    limiter.hit_nowait("k", 5)
+    limiter.hit_nowait("banned")
+    limiter.ban_nowait("banned", 60)
+    now[0] -= 5_000
+    for key in ("k", "banned"):
+        seen = limiter.peek_nowait(key)
+        assert not seen
+        now[0] += seen.retry_after + 1e-6
+        assert limiter.peek_nowait(key)
