@@ -41,7 +41,7 @@ local function sliding_level(stop, current, previous, now, period)
   return previous == 0 and current or current + muldiv_up(previous, stop - now, period)
 end
 
--- Decides by S and C into N and fits. Returns whether the event is admitted, and for the client's
+-- Decides by S and C into W, N and fits. Returns whether the event is admitted, and for the client's
 -- own judgement, where there are logs, what it is to see.
 local function judge(now)
   local admitted, seen = not (ban > now and ban_length > 0), P.logs > 0 and {} or nil
@@ -53,7 +53,8 @@ local function judge(now)
         or pack('<I7I6I6', S1[i], S2[i], S3[i])
     end
     if P.hole[i] then
-      N1[i], N2[i], N3[i] = S1[i], S2[i], S3[i]
+      W1[i], W2[i], W3[i] = S1[i], S2[i], S3[i]
+      N1[i], N2[i] = S1[i], S2[i]
       if kind == 3 then
         seen[i] = pack('<I6I7I7', 0, 0, 0)
       end
@@ -64,10 +65,11 @@ local function judge(now)
         after, rest = after + 1, rest - FRAC
       end
       ok = after < a or (after == a and rest <= b) or (cost == 0 and C2[i] == 0)
-      if ok then
-        N1[i], N2[i] = now + after, rest
-      else
-        N1[i], N2[i] = now + us, frac
+      N1[i], N2[i] = now + after, rest
+      if us > 0 or frac > 0 then
+        W1[i], W2[i] = now + us, frac
+      else -- a time that is past stays past, wherever the clock goes
+        W1[i], W2[i] = S1[i], S2[i]
       end
     elseif kind == 3 then
       local L, used, freed = S1[i], nil, nil
@@ -81,7 +83,8 @@ local function judge(now)
       changed = changed or (kind == 2 and stop ~= S1[i] and S2[i] + S3[i] > 0)
       local used = kind == 1 and current or sliding_level(stop, current, previous, now, b)
       ok = used + cost <= a or cost == 0
-      N1[i], N2[i], N3[i] = stop, ok and current + cost or current, previous
+      W1[i], W2[i], W3[i] = stop, current, previous
+      N1[i], N2[i] = stop, current + cost
     end
     fits[i] = ok
     if not ok and not P.shadow[i] then
@@ -97,18 +100,20 @@ local function judge(now)
   return admitted, seen
 end
 
--- Makes N what was admitted of it, or of what is not charged, the state as it stands.
-local function settle_on_next(admitted, now)
+-- Charges what was admitted (unless it is a peek), and keeps of the rest how it stands: what a clock's
+-- step left too far ahead is cut for good.
+local function keep(admitted, peek, now)
   for i = 1, P.n do
     local free = C1[i] == 0 and C2[i] == 0
     if P.kind[i] == 3 then
-      if admitted and fits[i] and not P.hole[i] then
+      if not P.hole[i] and admitted and not peek and fits[i] and not free then
         log_add(S1[i], now, P.b[i], C1[i])
-        changed = changed or not free
+        changed = true
       end
-    elseif admitted or free or not fits[i] then
-      S1[i], S2[i], S3[i] = N1[i], N2[i], N3[i]
-      changed = changed or (admitted and fits[i] and not free and not P.hole[i])
+    elseif free or not fits[i] or (admitted and peek) then
+      S1[i], S2[i], S3[i] = W1[i], W2[i], W3[i]
+    elseif admitted then
+      S1[i], S2[i], S3[i], changed = N1[i], N2[i], W3[i], true
     end
   end
 end
@@ -117,29 +122,20 @@ end
 -- Returns what the client is to see, whether it was admitted, and the key's value afterwards.
 local function check(value, keys, k, ring, now, op, ttl, id)
   parse(value, keys, ring)
-  if op > 0 then
-    tidy(now)
-  end
+  tidy(now)
   local admitted, seen = judge(now)
-  if op == 0 then
-    changed = false -- but for a log that had to be read or cut
+  keep(admitted, op == 0, now)
+  if op == 2 and admitted then
+    local claim = {pack('<I7I7', id, now + ttl)}
     for i = 1, P.n do
-      changed = changed or (P.kind[i] == 3 and S1[i].changed)
-    end
-  else
-    settle_on_next(admitted, now)
-    if op == 2 and admitted then
-      local claim = {pack('<I7I7', id, now + ttl)}
-      for i = 1, P.n do
-        if P.kind[i] == 0 then
-          local charged = fits[i] and not P.hole[i]
-          claim[#claim + 1] = pack('<I7I2', charged and S1[i] or 0, charged and S2[i] or 0)
-        end
+      if P.kind[i] == 0 then
+        local charged = fits[i] and not P.hole[i]
+        claim[#claim + 1] = pack('<I7I2', charged and S1[i] or 0, charged and S2[i] or 0)
       end
-      local kept = unlapsed(now)
-      kept[#kept + 1] = table.concat(claim)
-      claims, changed = kept, true
     end
+    local kept = unlapsed(now)
+    kept[#kept + 1] = table.concat(claim)
+    claims, changed = kept, true
   end
   local after = value
   if changed then

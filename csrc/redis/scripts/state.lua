@@ -3,7 +3,8 @@
 local P -- the plan in use: n, head, kind, shadow, hole, a, b, c, d (its numbers), logs, gcras, simple
 local C1, C2 = {}, {} -- the costs in use
 local S1, S2, S3 = {}, {}, {} -- the states of a key; a log's S1 is an L
-local N1, N2, N3, fits = {}, {}, {}, {} -- what they become, and whether their quotas admit
+local W1, W2, W3 = {}, {}, {} -- as they stand, uncharged: rolled on, and cut to their reach
+local N1, N2, fits = {}, {}, {} -- what a charge makes of the first two; whether the quota admits
 local ban, ban_length, claims -- of a key
 local expiry, known -- us that its expiry is not before; its bytes, or false
 local changed, other -- whether it must be stored; whether it was of another shape
