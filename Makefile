@@ -1,5 +1,5 @@
 # Everything here sets up what it needs: a virtual environment in .venv, and with apt-get or brew
-# what has to come from outside Python (scripts/need says what to install where that is not allowed).
+# what has to come from outside Python (.ci/need says what to install where that is not allowed).
 #
 #   make test          builds with warnings as errors, runs the C tests and the Python tests
 #                      (BROWSER=0 leaves out what needs Chromium; PYTEST="-k name" picks tests)
@@ -29,8 +29,8 @@ unexport PYTHONPATH PYTHONHOME
 
 all: test
 
-$(VENV)/.made: scripts/find-python
-	python="$$(scripts/find-python)" && rm -rf $(VENV) && "$$python" -m venv $(VENV)
+$(VENV)/.made: .ci/find-python
+	python="$$(.ci/find-python)" && rm -rf $(VENV) && "$$python" -m venv $(VENV)
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.made $(SOURCES)
@@ -54,13 +54,13 @@ $(VENV)/.bench: $(VENV)/.made $(SOURCES)
 	touch $@
 
 core-test:
-	scripts/need cmocka
+	.ci/need cmocka
 	$(MAKE) --no-print-directory -C tests/core test
-	$(MAKE) --no-print-directory -C tests/codec test PYTHON="$$(scripts/find-python)"
+	$(MAKE) --no-print-directory -C tests/codec test PYTHON="$$(.ci/find-python)"
 
 test: core-test $(VENV)/.test
-	scripts/need redis
-	test '$(BROWSER)' = 0 || scripts/need chromium
+	.ci/need redis
+	test '$(BROWSER)' = 0 || .ci/need chromium
 	SLUICEGATE_BROWSER=$(BROWSER) $(PY) -m pytest $(PYTEST)
 
 demo: $(VENV)/.demo
@@ -70,13 +70,13 @@ bench: $(VENV)/.bench
 	$(PY) tests/bench $(ARGS)
 
 lint: $(VENV)/.dev
-	scripts/lint $(PY)
+	.ci/lint $(PY)
 
 sanitize: $(VENV)/.test
-	scripts/need cmocka
+	.ci/need cmocka
 	$(MAKE) --no-print-directory -C tests/core test SANITIZE=address,undefined
-	$(MAKE) --no-print-directory -C tests/codec test SANITIZE=address,undefined PYTHON="$$(scripts/find-python)"
-	scripts/sanitize $(PY)
+	$(MAKE) --no-print-directory -C tests/codec test SANITIZE=address,undefined PYTHON="$$(.ci/find-python)"
+	.ci/sanitize $(PY)
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
