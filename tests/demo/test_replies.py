@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from sluicegate.cli.flood import _tell
+from sluicegate.cli.pressing import Plan, Tally
 from sluicegate.cli.replies import Verdict, default_judge, judge_by
 
 A, R, E, O = Verdict.ADMITTED, Verdict.REFUSED, Verdict.ERROR, Verdict.OTHER  # noqa: E741
@@ -73,3 +77,24 @@ def test_a_rule_leaves_the_rest_alone() -> None:
 def test_a_bad_rule(rule: str) -> None:
     with pytest.raises(ValueError, match=r"rule|regular expression"):
         judge_by(rule)
+
+
+@pytest.mark.parametrize(
+    "said", ["[/] rate limit", "\x1b]0;mine\x07\x1b[2J rate limit", "\ud800 rate limit"]
+)
+def test_the_words_of_a_server_are_only_words(
+    said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are told on a terminal: no markup, no escape sequence, nothing that has no UTF-8."""
+    verdict, reason = default_judge(json.dumps({"error": said}))
+    assert verdict is Verdict.REFUSED
+    assert reason is not None
+    assert reason.isprintable()
+    assert reason.endswith("limit")
+    plan = Plan("ws://127.0.0.1:1/", 1.0, 1, 1.0, lambda k: "x", default_judge, ())
+    tally = Tally(step=plan.step)
+    tally.reasons[reason] = tally.refused = 1
+    _tell(plan, tally)
+    told = capsys.readouterr().out
+    assert reason in told
+    assert "\x1b" not in told

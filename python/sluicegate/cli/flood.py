@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from . import plots
 from .numbers import FiniteRange
@@ -245,7 +246,8 @@ def _summary(plan: Plan, tally: Tally, figures: dict[str, Any]) -> Padding:
     seconds = tally.elapsed or 1.0
 
     def row(label: str, count: int, note: str = "", style: str = "") -> None:
-        table.add_row(label, f"[{style}]{number(count)}[/]" if style else number(count), note)
+        # Text, for a note may be the server's own words: no markup is read in it.
+        table.add_row(label, Text(number(count), style), Text(note))
 
     early = ", interrupted" if tally.interrupted else ""
     row("sent", tally.sent, f"{tally.sent / seconds:.1f} a second for {seconds:.1f} s{early}")

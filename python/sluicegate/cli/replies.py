@@ -117,5 +117,6 @@ def _reason(value: dict[str, Any]) -> str | None:
     for key in _REASON:
         found = value.get(key)
         if isinstance(found, str) and found:
-            return found[:_REASON_CHARACTERS]
+            # it is shown on a terminal, which the server must not command
+            return "".join(c if c.isprintable() else "?" for c in found[:_REASON_CHARACTERS])
     return None
