@@ -91,7 +91,7 @@ def test_the_words_of_a_server_are_only_words(
     assert reason is not None
     assert reason.isprintable()
     assert reason.endswith("limit")
-    plan = Plan("ws://127.0.0.1:1/", 1.0, 1, 1.0, lambda k: "x", default_judge, ())
+    plan = Plan("ws://127.0.0.1:1/", 1.0, 1, 1.0, lambda k: "x", default_judge)
     tally = Tally(step=plan.step)
     tally.reasons[reason] = tally.refused = 1
     _tell(plan, tally)
