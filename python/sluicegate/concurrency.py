@@ -52,6 +52,11 @@ class BaseConcurrencyLimiter:
         """Where its slots are now."""
         return self._store
 
+    @property
+    def table(self) -> _core.Table:
+        """The counters of its slots: what `sluicegate.observe` reads."""
+        return self._table
+
     def acquire_nowait(self, key: _core.Key) -> _core.Slot | None:
         """A slot if one is free, at once; it may be there before those who wait."""
         return self._slots.acquire_nowait(key)
