@@ -262,7 +262,11 @@ class Limiter:
                 judged = self.judge(subject, self.quotas, row, at)
                 for i, verdict in judged.verdicts.items():
                     quota, state = self.quotas[i], subject.states[i]
-                    if quota and not isinstance(state, SlidingLog) and not (verdict.allowed and row[i]):
+                    if (
+                        quota
+                        and not isinstance(state, SlidingLog)
+                        and not (verdict.allowed and row[i])
+                    ):
                         state.look(quota, at)  # cut once, as by a hit; else it is never reached
                 if judged.allowed:
                     break

@@ -185,9 +185,7 @@ async def test_peek_charges_nothing(store: MemoryStore) -> None:
 async def test_check_raises_with_the_decision(store: MemoryStore) -> None:
     limiter = Limiter("chat: 5/minute", store=store)
     assert (await limiter.check("a", 5)).allowed
-    with pytest.raises(
-        RateLimitExceeded, match=r"chat: 5 per minute\); retry after 12 sec"
-    ) as e:
+    with pytest.raises(RateLimitExceeded, match=r"chat: 5 per minute\); retry after 12 sec") as e:
         await limiter.check("a")
     assert e.value.decision.retry_after == pytest.approx(12)
     assert e.value.retry_after == e.value.decision.retry_after
