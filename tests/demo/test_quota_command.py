@@ -74,6 +74,20 @@ def test_a_bad_one_points_at_the_place(rate: str, column: int) -> None:
     assert "Traceback" not in done.output
 
 
+@pytest.mark.parametrize(
+    ("rate", "wrong"),
+    [
+        ("a: 5/second; a: 6/minute", "two quotas are named 'a'"),
+        ("; ".join(["5/second"] * 9), "1 to 8 quotas"),
+    ],
+)
+def test_what_no_limiter_takes_is_not_explained(rate: str, wrong: str) -> None:
+    done = CliRunner().invoke(cli, ["quota", rate])
+    assert done.exit_code == 1
+    assert wrong in done.stderr
+    assert "--seconds" not in done.stderr
+
+
 def test_for_machines() -> None:
     status, text = run("5/second burst 20; 1MB/minute", "--json", "--seconds", "10", "--rate", "50")
     assert status == 0

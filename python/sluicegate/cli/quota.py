@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sluicegate import _core
-from sluicegate.quota import parse_quotas
+from sluicegate.quota import as_quotas
 
 from . import plots
 from .explain import Simulation, facts, quota_text, rate_words, simulate, together
@@ -56,7 +56,7 @@ def command(
     several joined by ";". The plot is made by the core itself, on a clock moved by hand.
     """
     try:
-        quotas = parse_quotas(text)
+        quotas = as_quotas(text)  # as a limiter would
     except ValueError as error:
         # The message shows the string and points at the place; it needs its own lines.
         raise click.ClickException(str(error)) from None
