@@ -17,7 +17,6 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from sluicegate.fastapi import ConnectionRefused, FastAPIWebSocketLimiter
-from sluicegate.websocket import WebSocketLimits
 
 from .outbox import Outbox, serve
 from .room import Member, Room
@@ -33,12 +32,7 @@ class Chat:
     """The room and its limits."""
 
     def __init__(self, settings: DemoSettings) -> None:
-        limits = WebSocketLimits(
-            messages=settings.messages,
-            connections=settings.connections,
-            max_concurrent_connections=settings.concurrent,
-            max_message_size=settings.max_message_size,
-        )
+        limits = settings.limits()
         self.settings = settings
         self.door = FastAPIWebSocketLimiter(limits)
         self.watched = Watched(self.door.limiter, limits)

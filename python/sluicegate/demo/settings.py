@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sluicegate.quota import parse_quotas
+from sluicegate.websocket import WebSocketLimits
 
 FEED_CONNECTIONS = "30/minute"
 FEED_CONCURRENT = 10  # dashboards a client
@@ -24,14 +24,22 @@ class DemoSettings:
     max_message_size: int = 4096  # bytes of a frame
 
     def __post_init__(self) -> None:
-        parse_quotas(self.messages)
-        parse_quotas(self.connections)
         if self.concurrent < 1:
             raise ValueError(f"concurrent must be 1 or more, not {self.concurrent}")
         if self.max_message_size < 64:
             raise ValueError(
                 f"max_message_size must be 64 bytes or more, not {self.max_message_size}"
             )
+        self.limits()  # what else is wrong shows now
+
+    def limits(self) -> WebSocketLimits:
+        """The limits of one client."""
+        return WebSocketLimits(
+            messages=self.messages,
+            connections=self.connections,
+            max_concurrent_connections=self.concurrent,
+            max_message_size=self.max_message_size,
+        )
 
     def in_words(self) -> list[str]:
         """The limits, one phrase each."""
