@@ -44,7 +44,7 @@ typedef struct sgpy_decision sgpy_decision;
     X(Handle_Type) X(Receipt_Type) X(Slots_Type) X(Slot_Type) X(Call_Type)                  \
     X(ConnectionInfo_Type) X(Connections_Type)
 #define SGPY_STATE_OBJECTS(X)                                                                \
-    X(StoreError) X(StoreFullError) X(observer) X(str_throw) X(str_close) X(str_quotas_of)
+    X(StoreError) X(StoreFullError) X(observer) X(released) X(str_throw) X(str_close) X(str_quotas_of)
 
 struct sgpy_state {
 #define X(name) PyTypeObject *name;

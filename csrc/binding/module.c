@@ -57,6 +57,17 @@ done:
 
 /* ---- functions */
 
+static PyObject *core_set_released(PyObject *module, PyObject *released) {
+    sgpy_state *st = sgpy_state_of_module(module);
+    if (!PyCallable_Check(released)) {
+        PyErr_Format(PyExc_TypeError, "set_released takes a callable, not %.200s",
+                     Py_TYPE(released)->tp_name);
+        return NULL;
+    }
+    Py_XSETREF(st->released, Py_NewRef(released));
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_set_observer(PyObject *module, PyObject *observer) {
     sgpy_state *st = sgpy_state_of_module(module);
     if (observer != Py_None && !PyCallable_Check(observer)) {
@@ -131,6 +142,9 @@ static PyMethodDef core_functions[] = {
      PyDoc_STR("hit_all_nowait($module, triples, /)\n--\n\n"
                "Charges every (limiter, key, cost) or none: the decision that binds, and the\n"
                "index of its triple.")},
+    {"set_released", core_set_released, METH_O,
+     PyDoc_STR("set_released($module, released, /)\n--\n\n"
+               "Calls released(table, key) whenever a slot was given back or forgotten.")},
     {"set_observer", core_set_observer, METH_O,
      PyDoc_STR("set_observer($module, observer, /)\n--\n\n"
                "Calls observer(limiter, key, decision) after each decision; None: no more.")},

@@ -47,6 +47,22 @@ static bool release(sgpy_slot *slot) {
     return held;
 }
 
+/* Tells who waits for slots (set_released), if anybody does. May run Python code. */
+static void tell_released(sgpy_slot *slot) {
+    PyObject *released = slot->table == NULL ? NULL : slot->table->state->released;
+    if (released == NULL) {
+        return;
+    }
+    Py_INCREF(released);
+    PyObject *result = PyObject_CallFunctionObjArgs(released, (PyObject *)slot->table, slot->key,
+                                                    NULL);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)slot);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(released);
+}
+
 static int slot_traverse(PyObject *op, visitproc visit, void *arg) {
     sgpy_slot *slot = (sgpy_slot *)op;
     Py_VISIT(Py_TYPE(op));
@@ -73,6 +89,7 @@ static void slot_finalize(PyObject *op) {
                               ((sgpy_slot *)op)->key) < 0) {
         PyErr_WriteUnraisable(op);
     }
+    tell_released((sgpy_slot *)op);
     PyErr_Restore(type, value, traceback);
 }
 
@@ -91,7 +108,11 @@ static void slot_dealloc(PyObject *op) {
 }
 
 static PyObject *slot_release(PyObject *op, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(release((sgpy_slot *)op));
+    const bool held = release((sgpy_slot *)op);
+    if (held) {
+        tell_released((sgpy_slot *)op);
+    }
+    return PyBool_FromLong(held);
 }
 
 static PyObject *slot_key(PyObject *op, void *Py_UNUSED(closure)) {

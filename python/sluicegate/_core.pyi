@@ -274,6 +274,9 @@ class Connections:
 def hit_all_nowait(triples: Sequence[tuple[Limiter, Key, Cost]], /) -> tuple[Decision, int]: ...
 # all or none: the binding decision, and the index of its triple
 
+def set_released(released: Callable[[Table, Key], object], /) -> None: ...
+# called whenever a slot was given back or forgotten (who waits for one)
+
 def set_observer(observer: Callable[[Limiter, Key, Decision], object] | None, /) -> None: ...
 # called after each decision of any limiter (testing.record)
 

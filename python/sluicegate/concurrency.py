@@ -15,6 +15,14 @@ from .waiting import wait_in_task, wake
 __all__ = ["BaseConcurrencyLimiter", "ConcurrencyLimiter"]
 
 
+def _released(table: _core.Table, key: _core.Key) -> None:
+    """However a slot was given back, also by being forgotten: its next holder may be waiting."""
+    wake(table, key_bytes(key))
+
+
+_core.set_released(_released)
+
+
 class BaseConcurrencyLimiter:
     """At most `limit` slots of a key are held at once.
 
@@ -63,10 +71,7 @@ class BaseConcurrencyLimiter:
 
     def release_nowait(self, slot: _core.Slot) -> bool:
         """Gives the slot back; False if it was not held any more."""
-        held = slot.release_nowait()
-        if held:
-            wake(self._table, key_bytes(slot.key))
-        return held
+        return slot.release_nowait()  # which wakes who waits: see _released
 
     def count_nowait(self, key: _core.Key) -> int:
         """How many slots of the key are held."""

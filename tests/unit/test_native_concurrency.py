@@ -281,3 +281,24 @@ def test_in_any_order_none_is_lost_and_none_too_many(steps: list[tuple[str, int]
         assert not waiting._queues
 
     asyncio.run(run())
+
+
+@pytest.mark.filterwarnings("ignore:a slot of:ResourceWarning")
+@pytest.mark.parametrize("way", ["forgotten", "released by itself", "by another limiter"])
+async def test_a_waiter_gets_a_slot_however_it_was_given_back(way: str) -> None:
+    store = MemoryStore()
+    limiter = ConcurrencyLimiter(1, store=store, name="jobs")
+    slots = [await limiter.acquire("k")]
+    waiter = asyncio.create_task(limiter.acquire("k", timeout=None))
+    await asyncio.sleep(0)
+    assert not waiter.done()
+    slot = slots.pop()
+    assert slot is not None
+    if way == "released by itself":
+        assert slot.release_nowait()
+    elif way == "by another limiter":
+        assert await ConcurrencyLimiter(5, name="others").release(slot)
+    del slot
+    second = await asyncio.wait_for(waiter, 5)
+    assert second is not None
+    await limiter.release(second)
