@@ -130,13 +130,12 @@ class Limiter:
             subject.ban_until = subject.pinned_until = 0
             subject.claims = []
 
-    def expired(self, key: object, now_ns: int) -> bool:
-        """Whether nothing of the key counts at that time."""
+    def lapsed(self, key: object, now_ns: int) -> bool:
+        """Whether one of the quotas counts nothing of the key at that time, whatever a ban or
+        a claim keeps."""
         now, subject = self.ticks(now_ns), self.subjects.get(key)
-        if subject is None:
-            return True
-        return not subject.counts(now) and all(
-            q is None or state.expired(q, now)
+        return subject is None or any(
+            q is not None and state.expired(q, now)
             for q, state in zip(self.quotas, subject.states, strict=True)
         )
 
@@ -397,9 +396,8 @@ def hit_all(
     for at, row in rows.values():
         limiter, key, _ = triples[at]
         now = limiter.ticks(now_ns)
-        limiter.know(limiter.quotas)
+        limiter.peek(key, row, now_ns)  # which also cuts what is too far ahead
         subject = limiter.subjects.get(key) or limiter.fresh()
-        limiter.look(subject, limiter.quotas, now)
         judged = limiter.judge(subject, limiter.quotas, row, now)
         quota = None if judged.binding is None else limiter.quotas[judged.binding]
         share = Fraction(judged.verdict.level, quota.capacity) if quota else Fraction(-1)

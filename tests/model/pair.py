@@ -155,13 +155,14 @@ class Pair:
         self.model.quotas = list(quotas)
 
     def settle_down(self, keys: Sequence[Any]) -> None:
-        """Before a clock steps back: what has lapsed is dropped now by both, for the C is free
-        to have forgotten it and the reference never forgets."""
+        """Before a clock steps back: a key of which something has lapsed is dropped now by both,
+        for the C is free to have forgotten that (also before a ban or a reservation came to the
+        key), and the reference never forgets."""
         for key in keys:
             subject = self.model.subjects.get(key)
             if subject is not None and (subject.ban_until or subject.claims):
                 self.hit(key, 0)
-            if self.model.expired(key, self.clock.ns):
+            if self.model.lapsed(key, self.clock.ns):
                 self.reset(key)
 
 
