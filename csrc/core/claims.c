@@ -24,18 +24,10 @@ sg_status sg_claims_make_room(sg_table *table, sg_fingerprint fp, sg_record *rec
         return SG_OK;
     const size_t size = sg_claim_bytes(table);
     const uint32_t capacity = record->capacity == 0 ? FIRST_CAPACITY : record->capacity * 2;
-    sg_ref ref = sg_arena_alloc(&table->arena, capacity * size);
-    if (ref == 0) {
-        if (sg_arena_has_room(&table->arena, capacity * size))
-            return SG_NO_MEMORY;
-        sg_status status = sg_table_make_room(table, fp, capacity * size, now);
-        *cell = sg_table_find(table, fp);
-        if (status != SG_OK)
-            return status;
-        ref = sg_arena_alloc(&table->arena, capacity * size);
-        if (ref == 0)
-            return SG_NO_MEMORY;
-    }
+    sg_ref ref;
+    sg_status status = sg_table_alloc(table, fp, capacity * size, now, cell, &ref);
+    if (status != SG_OK)
+        return status;
     if (record->open > 0)
         memcpy(sg_arena_at(&table->arena, ref), sg_claim_at(table, record, 0), record->open * size);
     sg_arena_free(&table->arena, record->claims, record->capacity * size);

@@ -82,3 +82,18 @@ sg_status sg_table_make_room(sg_table *table, sg_fingerprint fp, size_t size, sg
     }
     return SG_OK;
 }
+
+sg_status sg_table_alloc(sg_table *table, sg_fingerprint fp, size_t size, sg_ticks now,
+                         sg_cell **cell, sg_ref *out) {
+    *out = sg_arena_alloc(&table->arena, size);
+    if (*out != 0)
+        return SG_OK;
+    if (sg_arena_has_room(&table->arena, size))
+        return SG_NO_MEMORY;
+    sg_status status = sg_table_make_room(table, fp, size, now);
+    *cell = sg_table_find(table, fp);
+    if (status != SG_OK)
+        return status;
+    *out = sg_arena_alloc(&table->arena, size);
+    return *out != 0 ? SG_OK : SG_NO_MEMORY;
+}

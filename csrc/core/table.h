@@ -102,6 +102,11 @@ sg_status sg_table_insert(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_c
  * SG_FULL if nothing more may be evicted. Cells move. */
 sg_status sg_table_make_room(sg_table *table, sg_fingerprint fp, size_t size, sg_ticks now);
 
+/* Memory for the cell of `fp`, where the bound is in the way by eviction of others. Cells
+ * move: *cell follows. */
+sg_status sg_table_alloc(sg_table *table, sg_fingerprint fp, size_t size, sg_ticks now,
+                         sg_cell **cell, sg_ref *out);
+
 /* Forgets a cell, its logs and its record. */
 void sg_table_remove(sg_table *table, sg_cell *cell);
 

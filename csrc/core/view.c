@@ -91,18 +91,10 @@ static sg_status prepare_log(sg_table *table, sg_fingerprint fp, unsigned i, sg_
         return SG_OK;
     unsigned capacity = old == NULL ? SG_LOG_MIN : old->capacity * 2u;
     size_t size = sg_log_bytes(capacity);
-    sg_ref ref = sg_arena_alloc(&table->arena, size);
-    if (ref == 0) {
-        if (sg_arena_has_room(&table->arena, size))
-            return SG_NO_MEMORY;
-        sg_status status = sg_table_make_room(table, fp, size, now);
-        *cell = sg_table_find(table, fp);
-        if (status != SG_OK)
-            return status;
-        ref = sg_arena_alloc(&table->arena, size);
-        if (ref == 0)
-            return SG_NO_MEMORY;
-    }
+    sg_ref ref;
+    sg_status status = sg_table_alloc(table, fp, size, now, cell, &ref);
+    if (status != SG_OK)
+        return status;
     sg_log *log = sg_arena_at(&table->arena, ref);
     sg_log_init(log, capacity);
     if (old != NULL) {
