@@ -6,6 +6,9 @@ Switches, all read from the environment:
 ``SLUICEGATE_SANITIZE=LIST`` builds with ``-fsanitize=LIST``, such as ``address,undefined``
 ``SLUICEGATE_DEBUG=1``       no optimisation, assertions on
 ``SLUICEGATE_LTO=0``         no optimisation across files
+``SLUICEGATE_REDIS=1``       a missing hiredis is an error, not a warning; ``0`` leaves Redis out
+
+The path to Redis and Valkey is built where pkg-config knows hiredis (0.14 or 1.x).
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from __future__ import annotations
 import hashlib
 import os
 import runpy
+import shlex
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -27,10 +32,13 @@ DEBUG = os.environ.get("SLUICEGATE_DEBUG", "") not in ("", "0")
 LTO = os.environ.get("SLUICEGATE_LTO", "1") not in ("", "0") and not DEBUG
 SANITIZE = os.environ.get("SLUICEGATE_SANITIZE", "")
 
-# What csrc/redis does without hiredis.
-CODEC = ("command", "name", "project", "request", "slot", "state")
-SOURCES = sorted(glob("csrc/core/*.c") + glob("csrc/binding/*.c"))
-SOURCES += [f"csrc/redis/{name}.c" for name in CODEC]
+REDIS = os.environ.get("SLUICEGATE_REDIS", "")
+# What binds csrc/redis; without hiredis both are left out.
+REDIS_BINDING = {
+    f"csrc/binding/{name}.c" for name in ["ask", "link", "router", "server", "ticket", "words"]
+}
+SOURCES = sorted({*glob("csrc/core/*.c"), *glob("csrc/binding/*.c")} - REDIS_BINDING)
+REDIS_SOURCES = sorted({*glob("csrc/redis/*.c"), *REDIS_BINDING})
 HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
 
 # Pieces of the arena are given out again as other types: no optimisation may rest on types.
@@ -54,15 +62,48 @@ if WERROR and not SANITIZE:  # gcc finds conversions in what its own sanitizer i
         COMPILE += ["-isystem", sysconfig.get_path(name)]
 
 
+def hiredis() -> tuple[list[str], list[str]] | None:
+    """Flags to compile and to link with hiredis; None where it is not to be had."""
+    if REDIS == "0":
+        return None
+    pkg_config = shlex.split(os.environ.get("PKG_CONFIG", "pkg-config"))
+    found = []
+    for what in ("--cflags", "--libs"):
+        try:
+            run = subprocess.run([*pkg_config, what, "hiredis >= 0.14"], capture_output=True)
+        except OSError:
+            return None
+        if run.returncode != 0:
+            return None
+        found.append(shlex.split(run.stdout.decode()))
+    # As system headers, its own do not count among our warnings.
+    compile_flags = [
+        part
+        for flag in found[0]
+        for part in (["-isystem", flag[2:]] if flag.startswith("-I") else [flag])
+    ]
+    return compile_flags, found[1]
+
+
+MISSING = """hiredis was not found, so this build has no path to Redis and Valkey.
+To have it, install the C library hiredis and pkg-config, then build sluicegate again:
+  Debian, Ubuntu:  apt-get install libhiredis-dev pkg-config
+  Fedora:          dnf install hiredis-devel pkgconf
+  macOS:           brew install hiredis pkg-config
+  then:            pip install --no-binary sluicegate --force-reinstall --no-deps sluicegate"""
+
+
 class BuildExt(build_ext):
     """Compiles only what changed: a source, any header, this file, or the flags."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
+        self.hiredis = hiredis()
         asked = [
             *COMPILE,
             *LINK,
             str(LTO),
+            str(self.hiredis),
             *(os.environ.get(name, "") for name in ("CC", "CFLAGS")),
         ]
         digest = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:12]
@@ -103,9 +144,20 @@ class BuildExt(build_ext):
                 file.write(source)
         return path
 
-    def build_extensions(self) -> None:
+    def add_redis(self, compile_flags: list[str], link_flags: list[str]) -> None:
         for extension in self.extensions:
-            extension.sources.append(self.embed_scripts())
+            extension.sources += [*REDIS_SOURCES, self.embed_scripts()]
+            extension.define_macros.append(("SG_REDIS", "1"))
+            extension.extra_compile_args += compile_flags
+            extension.extra_link_args += link_flags
+
+    def build_extensions(self) -> None:
+        if self.hiredis is not None:
+            self.add_redis(*self.hiredis)
+        elif REDIS not in ("", "0"):
+            sys.exit(f"error: {MISSING}")
+        elif not REDIS:
+            print(f"warning: {MISSING}", file=sys.stderr)
         for extension in self.extensions:
             flags = self.lto_flags()
             extension.extra_compile_args += flags

@@ -39,11 +39,15 @@ static void word(sg_command *c, const void *bytes, size_t length) {
     c->ends[c->words++] = c->used;
 }
 
-void sg_command_begin(sg_command *c, sg_script_id script, unsigned keys) {
-    char count[16];
+void sg_command_plain(sg_command *c) {
     c->used = 0;
     c->words = 0;
     c->failed = false;
+}
+
+void sg_command_begin(sg_command *c, sg_script_id script, unsigned keys) {
+    char count[16];
+    sg_command_plain(c);
     word(c, "EVALSHA", 7);
     word(c, sg_scripts[script].sha1, 40);
     word(c, count, (size_t)snprintf(count, sizeof count, "%u", keys));

@@ -17,6 +17,8 @@ typedef struct {
 
 /* Begins "EVALSHA sha1 keys"; *command is zeroed or was used before. */
 void sg_command_begin(sg_command *command, sg_script_id script, unsigned keys);
+/* Begins a command without words. */
+void sg_command_plain(sg_command *command);
 void sg_command_free(sg_command *command);
 
 /* First all keys, of which the rings of a state key's logs are some, then all arguments. */

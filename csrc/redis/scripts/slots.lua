@@ -2,7 +2,8 @@
 -- The value of a key: an entry an owner (a process): 16 bytes of its id, I4 count, I7 when it lapses
 -- unless it is renewed, I4 its ttl in ms.
 -- KEYS: any number. ARGV: op; the owner's id; I7 ttl in us; then an I6 a key: for acquire the limit,
--- for release how many, for renew how many the owner holds (stored only if its entry is gone).
+-- for release how many, for renew how many the owner holds: its entry says so from then on, whatever
+-- a reply that was lost left in doubt.
 -- Ops: 'acquire' takes one, 'release', 'renew', 'count', 'leave' (the owner gives all back).
 -- Reply: for each key held slots of all owners (acquire: -1 minus that, if it was refused; renew:
 -- those of the owner alone); '!' if it holds what is not ours. Then the time.
@@ -54,8 +55,7 @@ local function one(j)
   elseif op == 'leave' then
     reply, changed, mine = total - mine, changed or mine > 0, 0
   else
-    mine = mine > 0 and mine or number
-    reply, changed = mine, changed or mine > 0
+    reply, changed, mine = number, changed or mine > 0 or number > 0, number
   end
   if not changed then
     return reply
