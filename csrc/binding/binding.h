@@ -37,14 +37,18 @@
 typedef struct sgpy_state sgpy_state;
 typedef struct sgpy_call sgpy_call;
 typedef struct sgpy_decision sgpy_decision;
+typedef struct sgpy_server sgpy_server;
+typedef struct sgpy_plan sgpy_plan;
 
 /* Every object that the module's state owns, so that traverse and clear miss none. */
 #define SGPY_STATE_TYPES(X)                                                                  \
     X(Quota_Type) X(Decision_Type) X(Clock_Type) X(Table_Type) X(Limiter_Type)              \
     X(Handle_Type) X(Receipt_Type) X(Slots_Type) X(Slot_Type) X(Call_Type)                  \
-    X(ConnectionInfo_Type) X(Connections_Type)
+    X(ConnectionInfo_Type) X(Connections_Type) X(Server_Type) X(Link_Type) X(Router_Type)      \
+    X(Ticket_Type)
 #define SGPY_STATE_OBJECTS(X)                                                                \
-    X(StoreError) X(StoreFullError) X(observer) X(released) X(str_throw) X(str_close) X(str_quotas_of)
+    X(StoreError) X(StoreFullError) X(observer) X(released) X(str_throw) X(str_close) X(str_quotas_of)  \
+    X(running_loop) X(str_set_result) X(str_set_exception) X(str_done)
 
 struct sgpy_state {
 #define X(name) PyTypeObject *name;
@@ -125,7 +129,7 @@ typedef struct {
     uint64_t id;     /* no other table of this module has it, now or later */
     uint64_t epoch;  /* of clear(): what was taken before one is void */
     sg_secret secret;
-    uint64_t admitted, refused, banned, shadow_refused, full;
+    uint64_t admitted, refused, banned, shadow_refused, full, degraded;
     sg_topk hot, top_refused;
     sg_arena names; /* theirs, so that they take nothing of the bound on keys */
     sg_blocks blocks; /* where core has its memory */
@@ -229,10 +233,16 @@ PyObject *sgpy_decision_new(sgpy_state *st, unsigned flags, PyObject *quota, uin
 
 /* ---- limiter.c */
 
+/* What a check comes to that its server did not decide. */
+typedef enum { SGPY_POLICY_RAISE = 0, SGPY_POLICY_ALLOW, SGPY_POLICY_DENY, SGPY_POLICY_LOCAL } sgpy_policy;
+
 typedef struct {
     PyObject_HEAD
     sgpy_state *state;
     sgpy_table *table;  /* NULL until __init__, and after tp_clear */
+    sgpy_server *server; /* whose the state is; NULL: the table's. With one, the table counts,
+                            and decides where the policy is "local" */
+    bool plain;          /* there is a table and no server */
     PyObject *quotas;   /* tuple of count Quota or None */
     unsigned count;
     bool shadow;
@@ -243,6 +253,12 @@ typedef struct {
     size_t hot_length;
     sg_fingerprint hot_fp;
     sg_quota rows[SG_QUOTAS_MAX];
+    /* over a server: see ask.c */
+    uint8_t policy; /* sgpy_policy */
+    int64_t timeout_ns;
+    int64_t deny_ns; /* how long a refusal is remembered; 0: not */
+    uint64_t lease;  /* units drawn at once; 0: none */
+    sgpy_plan *plan; /* of rows; NULL: to be made */
     PyObject *weakrefs;
 } sgpy_limiter;
 
@@ -280,6 +296,11 @@ int sgpy_event_begin_with(sgpy_event *event, sgpy_limiter *limiter, PyObject *ke
                           PyObject *cost, PyObject *quotas, sg_quota *rows);
 void sgpy_event_end(sgpy_event *event);
 
+/* The numbers of quotas=, as the limiter's own class reads them: sluicegate.Limiter takes
+ * rate strings too. A new tuple of Quota or None, and its rows. May run Python code. */
+int sgpy_other_rows(sgpy_limiter *limiter, sgpy_table *table, PyObject *quotas, sg_quota *rows,
+                    PyObject **tuple);
+
 /* 0, or -1 and RuntimeError for a limiter whose __init__ was not called. */
 int sgpy_limiter_ready(const sgpy_limiter *limiter);
 
@@ -309,6 +330,16 @@ int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *
                            sg_receipt *receipt);
 int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out);
 void sgpy_count(const sgpy_event *event, const sgpy_outcome *out);
+
+/* Counts what a server has decided. */
+void sgpy_count_elsewhere(sgpy_table *table, sg_fingerprint fp, const char *name, size_t length,
+                          const sgpy_outcome *out);
+
+/* The flags of an outcome; the refusal of a shadow limiter is turned to an admission. */
+void sgpy_set_flags(const sgpy_limiter *limiter, sgpy_outcome *out);
+
+/* The outcome of a disabled limiter, which admits all. */
+void sgpy_admit(sgpy_outcome *out);
 
 /* The Decision of an outcome; `quotas` is the tuple whose numbers were used. */
 PyObject *sgpy_outcome_decision(sgpy_state *st, PyObject *quotas, const sgpy_outcome *outcome);
@@ -354,8 +385,41 @@ int sgpy_connections_init(PyObject *module, sgpy_state *st);
 PyObject *sgpy_handle_new(sgpy_limiter *limiter, PyObject *key);
 PyObject *sgpy_receipt_new(sgpy_limiter *limiter, sgpy_table *table, PyObject *quotas,
                            const sg_quota *rows, const sg_receipt *receipt);
+/* Of several limiters that one event asked, what each says. */
+typedef struct {
+    const sgpy_outcome *out;
+    const sg_quota *rows;
+} sgpy_one;
+
+/* Whether `one` binds, and not `other`: of refusals that with the longest wait, of admissions that
+ * with the least left. */
+bool sgpy_binds(const sgpy_one *one, const sgpy_one *other);
+
 /* several.c: module function */
 PyObject *sgpy_hit_all_nowait(PyObject *module, PyObject *triples);
+
+/* ---- server.c, link.c, router.c, ask.c; without hiredis they are left out, and no limiter has a
+ * server */
+
+#ifdef SG_REDIS
+int sgpy_server_init_types(PyObject *module, sgpy_state *st);
+
+/* Decides on the server: a Decision where that is known here, else *delegate is a new future of
+ * one; or NULL with an exception. */
+PyObject *sgpy_ask_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas,
+                       PyObject **delegate);
+
+void sgpy_plan_release(sgpy_plan *plan); /* may be NULL */
+PyObject *sgpy_server_object(sgpy_server *server);
+#else
+static inline PyObject *sgpy_ask_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost,
+                                     PyObject *quotas, PyObject **delegate) {
+    (void)limiter, (void)key, (void)cost, (void)quotas, (void)delegate;
+    return NULL;
+}
+static inline void sgpy_plan_release(sgpy_plan *plan) { (void)plan; }
+static inline PyObject *sgpy_server_object(sgpy_server *server) { return (PyObject *)server; }
+#endif
 
 /* Makes a heap type of `spec`, keeps it in *slot and adds it to the module. */
 int sgpy_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, bool exported);

@@ -263,6 +263,7 @@ static int add_strings(sgpy_state *st) {
         [STR_RATE] = "rate_limit_exceeded",
         [STR_BANDWIDTH] = "bandwidth_exceeded",
         [STR_INTERNAL] = "internal_error",
+        [STR_ELSEWHERE] = "elsewhere",
         [STR_REFUSED] = "_refused",
         [STR_ALLOWED] = "allowed",
         [STR_REASON] = "reason",

@@ -5,18 +5,23 @@
 #define TRIES 16
 
 int sgpy_limiter_ready(const sgpy_limiter *limiter) {
-    if (SG_LIKELY(limiter->table != NULL)) {
+    if (SG_LIKELY(limiter->plain)) {
         return 0;
+    }
+    if (limiter->server != NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "what decides at once (hit_nowait and the like) needs state in this "
+                        "process; that of this limiter is on a server: await hit(), peek() and "
+                        "so on, or use sluicegate.sync");
+        return -1;
     }
     PyErr_SetString(PyExc_RuntimeError,
                     "this limiter has no table: Limiter.__init__ was not called");
     return -1;
 }
 
-/* The numbers of quotas=, as the limiter's own class reads them: sluicegate.Limiter takes
- * rate strings too. A new tuple of Quota or None, and its rows. */
-static int other_rows(sgpy_event *event, PyObject *quotas, sg_quota *rows) {
-    sgpy_limiter *limiter = event->limiter;
+int sgpy_other_rows(sgpy_limiter *limiter, sgpy_table *table, PyObject *quotas, sg_quota *rows,
+                    PyObject **tuple) {
     PyObject *read = limiter->state->str_quotas_of;
     PyObject *method = PyObject_GetAttr((PyObject *)limiter, read);
     if (method == NULL) {
@@ -24,14 +29,14 @@ static int other_rows(sgpy_event *event, PyObject *quotas, sg_quota *rows) {
             return -1;
         }
         PyErr_Clear();
-        return sgpy_rows_of(event->table, quotas, rows, &event->quotas);
+        return sgpy_rows_of(table, quotas, rows, tuple);
     }
     PyObject *sequence = PyObject_CallOneArg(method, quotas);
     Py_DECREF(method);
     if (sequence == NULL) {
         return -1;
     }
-    const int result = sgpy_rows_of(event->table, sequence, rows, &event->quotas);
+    const int result = sgpy_rows_of(table, sequence, rows, tuple);
     Py_DECREF(sequence);
     return result;
 }
@@ -47,7 +52,7 @@ static int try_begin(sgpy_event *event, PyObject *cost, PyObject *quotas, sg_quo
     event->quotas = NULL;
     event->rows = rows;
     if (quotas != NULL) {
-        if (other_rows(event, quotas, rows) < 0) {
+        if (sgpy_other_rows(limiter, event->table, quotas, rows, &event->quotas) < 0) {
             goto fail;
         }
     } else {

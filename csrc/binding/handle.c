@@ -106,7 +106,10 @@ static PyObject *run_hit(sgpy_state *st, PyObject *self, PyObject *cost, PyObjec
     (void)st;
     (void)b;
     (void)c;
-    (void)delegate;
+    sgpy_limiter *limiter = limiter_of((sgpy_handle *)self);
+    if (SG_UNLIKELY(limiter != NULL && limiter->server != NULL)) {
+        return sgpy_ask_hit(limiter, ((sgpy_handle *)self)->prepared.object, cost, NULL, delegate);
+    }
     return hit((sgpy_handle *)self, cost);
 }
 

@@ -28,7 +28,7 @@ static int full(sgpy_table *table, sg_status status, sgpy_outcome *out) {
 }
 
 /* The flags of a decision; that of a shadow limiter is turned to an admission. */
-static void set_flags(const sgpy_limiter *limiter, sgpy_outcome *out) {
+void sgpy_set_flags(const sgpy_limiter *limiter, sgpy_outcome *out) {
     sg_decision *decision = &out->decision;
     const bool turned = !decision->allowed && limiter->shadow;
     if (turned) {
@@ -42,7 +42,7 @@ static void set_flags(const sgpy_limiter *limiter, sgpy_outcome *out) {
 }
 
 /* A disabled limiter admits all. */
-static void admit(sgpy_outcome *out) {
+void sgpy_admit(sgpy_outcome *out) {
     memset(&out->decision, 0, sizeof out->decision);
     out->decision.allowed = true;
     out->decision.binding = SG_NONE;
@@ -72,12 +72,20 @@ void sgpy_count(const sgpy_event *event, const sgpy_outcome *out) {
     tally(table, event->fp, event->key.data, event->key.length, event->now, out);
 }
 
+void sgpy_count_elsewhere(sgpy_table *table, sg_fingerprint fp, const char *name, size_t length,
+                          const sgpy_outcome *out) {
+    sg_ticks now;
+    (void)sgpy_table_now(table, &now); /* the real clock: it cannot fail */
+    sg_topk_add(&table->hot, &table->names, fp, name, length, now);
+    tally(table, fp, name, length, now, out);
+}
+
 static inline int charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp,
                          const char *name, size_t length, const uint64_t *costs, sg_ticks now,
                          sgpy_outcome *out) {
     sgpy_table *table = limiter->table;
     if (SG_UNLIKELY(!limiter->enabled)) {
-        admit(out);
+        sgpy_admit(out);
         return 0;
     }
     const sg_status status = sg_hit(&table->core, rows, fp, costs, now, &out->decision);
@@ -91,7 +99,7 @@ static inline int charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerp
         out->flags = SGPY_ALLOWED;
         return 0;
     }
-    set_flags(limiter, out);
+    sgpy_set_flags(limiter, out);
     tally(table, fp, name, length, now, out);
     return 0;
 }
@@ -102,19 +110,19 @@ int sgpy_charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp, 
 
 void sgpy_look(const sgpy_event *event, sgpy_outcome *out) {
     if (!event->limiter->enabled) {
-        admit(out);
+        sgpy_admit(out);
         return;
     }
     sg_peek(&event->table->core, event->rows, event->fp, event->costs, event->now,
             &out->decision);
-    set_flags(event->limiter, out);
+    sgpy_set_flags(event->limiter, out);
 }
 
 int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out,
                            sg_receipt *receipt) {
     memset(receipt, 0, sizeof *receipt);
     if (!event->limiter->enabled) {
-        admit(out);
+        sgpy_admit(out);
         return 0;
     }
     const sg_status status = sg_reserve(&event->table->core, event->rows, event->fp, event->costs,
@@ -122,13 +130,13 @@ int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *
     if (status != SG_OK) {
         return full(event->table, status, out);
     }
-    set_flags(event->limiter, out);
+    sgpy_set_flags(event->limiter, out);
     return 0;
 }
 
 int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out) {
     if (!event->limiter->enabled) {
-        admit(out);
+        sgpy_admit(out);
         return 0;
     }
     const sg_status status = sg_hit(&event->table->core, event->rows, event->fp, event->costs,
@@ -136,7 +144,7 @@ int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out) {
     if (status != SG_OK) {
         return full(event->table, status, out);
     }
-    set_flags(event->limiter, out);
+    sgpy_set_flags(event->limiter, out);
     return 0;
 }
 
@@ -175,8 +183,25 @@ PyObject *sgpy_observed(sgpy_limiter *limiter, PyObject *key, PyObject *decision
     return decision;
 }
 
-/* Any key, any cost, any clock. */
+/* Any key, any cost, any clock; over a server, what the limiter's class makes of it. */
 static PyObject *hit_any(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas) {
+    if (limiter->server != NULL) {
+        PyObject *method = PyObject_GetAttrString((PyObject *)limiter, "_hit_elsewhere");
+        if (method != NULL) {
+            PyObject *one = cost == NULL ? PyLong_FromLong(1) : Py_NewRef(cost);
+            PyObject *made = one == NULL ? NULL
+                                         : PyObject_CallFunctionObjArgs(
+                                               method, key, one, quotas == NULL ? Py_None : quotas,
+                                               NULL);
+            Py_XDECREF(one);
+            Py_DECREF(method);
+            return made;
+        }
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+    }
     sg_quota rows[SG_QUOTAS_MAX];
     sgpy_event event;
     sgpy_outcome out;
@@ -259,7 +284,7 @@ static bool remember(sgpy_limiter *limiter, PyObject *key) {
 PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas) {
     uint64_t row[SG_QUOTAS_MAX];
     const uint64_t *costs;
-    if (SG_UNLIKELY(limiter->table == NULL || quotas != NULL ||
+    if (SG_UNLIKELY(!limiter->plain || quotas != NULL ||
                     !has_usual_clock(limiter->table))) {
         return hit_any(limiter, key, cost, quotas);
     }
@@ -276,7 +301,7 @@ PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObjec
 PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyObject *cost) {
     uint64_t row[SG_QUOTAS_MAX];
     const uint64_t *costs;
-    if (SG_UNLIKELY(limiter->table == NULL || !has_usual_clock(limiter->table))) {
+    if (SG_UNLIKELY(!limiter->plain || !has_usual_clock(limiter->table))) {
         return hit_any(limiter, prepared->object, cost, NULL);
     }
     const int usual = usual_cost(limiter, cost, row, &costs);

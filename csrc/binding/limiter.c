@@ -1,6 +1,9 @@
 /* Limiter: quotas over a table. Its methods are in operations.c and hit.c. */
 #include "binding.h"
 #include "operations.h"
+#ifdef SG_REDIS
+#include "server.h"
+#endif
 
 #include <stddef.h>
 #include <string.h>
@@ -65,6 +68,7 @@ static int rebind(sgpy_limiter *self, sgpy_state *st, PyObject *table, PyObject 
         return -1;
     }
     PyObject *old_table = (PyObject *)self->table, *old_key = self->hot_key;
+    sgpy_plan *old_plan = self->plan;
     old = self->quotas;
     self->state = st;
     self->table = (sgpy_table *)Py_NewRef(table);
@@ -72,8 +76,11 @@ static int rebind(sgpy_limiter *self, sgpy_state *st, PyObject *table, PyObject 
     self->count = self->table->core.layout.quotas;
     self->hot_key = NULL;
     self->version++;
+    self->plan = NULL;
+    self->plain = self->server == NULL;
     memcpy(self->rows, rows, sizeof rows);
     sg_table_know(&self->table->core, rows);
+    sgpy_plan_release(old_plan);
     /* At the end, for what goes may run Python code. */
     Py_XDECREF(old);
     Py_XDECREF(old_key);
@@ -107,16 +114,73 @@ static PyObject *limiter_rebind(PyObject *op, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+#ifdef SG_REDIS
+/* Goes on over a server (None: not over one), which then decides in place of the table. */
+static PyObject *limiter_serve(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static const char *const policies[] = {
+        [SGPY_POLICY_RAISE] = "raise", [SGPY_POLICY_ALLOW] = "allow",
+        [SGPY_POLICY_DENY] = "deny", [SGPY_POLICY_LOCAL] = "local"};
+    static char *names[] = {"server", "on_store_error", "timeout", "deny_cache", "lease", NULL};
+    sgpy_limiter *self = (sgpy_limiter *)op;
+    const char *policy = "raise";
+    PyObject *server;
+    double timeout = 0.5, deny_cache = 0.0;
+    unsigned long long lease = 0;
+    uint8_t which = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sddK:_serve", names, &server, &policy,
+                                     &timeout, &deny_cache, &lease)) {
+        return NULL;
+    }
+    if (self->table == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Limiter.__init__ was not called");
+        return NULL;
+    }
+    while (which < 4 && strcmp(policies[which], policy) != 0) {
+        which++;
+    }
+    if (which == 4 || !(timeout > 0 && timeout < 1e9) || !(deny_cache >= 0 && deny_cache < 1e9)) {
+        PyErr_SetString(PyExc_ValueError, "on_store_error, timeout or deny_cache makes no sense");
+        return NULL;
+    }
+    if (server != Py_None && (!PyObject_TypeCheck(server, self->state->Server_Type) ||
+                              ((sgpy_server *)server)->table != self->table)) {
+        PyErr_SetString(PyExc_TypeError, "server is a Server over the limiter's table, or None");
+        return NULL;
+    }
+    PyObject *old = sgpy_server_object(self->server);
+    sgpy_plan *old_plan = self->plan;
+    self->plan = NULL;
+    self->server = server == Py_None ? NULL : (sgpy_server *)Py_NewRef(server);
+    self->plain = server == Py_None;
+    self->policy = which;
+    self->timeout_ns = (int64_t)(timeout * 1e9);
+    self->deny_ns = (int64_t)(deny_cache * 1e9);
+    self->lease = lease;
+    self->version++;
+    sgpy_plan_release(old_plan);
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+#endif
+
 static int limiter_traverse(PyObject *op, visitproc visit, void *arg) {
     sgpy_limiter *self = (sgpy_limiter *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->table);
+    Py_VISIT(sgpy_server_object(self->server));
     Py_VISIT(self->quotas);
     return 0;
 }
 
 static int limiter_clear(PyObject *op) {
     sgpy_limiter *self = (sgpy_limiter *)op;
+    PyObject *server = sgpy_server_object(self->server);
+    sgpy_plan *plan = self->plan;
+    self->plain = false;
+    self->server = NULL;
+    self->plan = NULL;
+    sgpy_plan_release(plan);
+    Py_XDECREF(server);
     Py_CLEAR(self->hot_key);
     Py_CLEAR(self->table);
     Py_CLEAR(self->quotas);
@@ -171,11 +235,29 @@ static int limiter_set_enabled(PyObject *op, PyObject *value, void *Py_UNUSED(cl
     return 0;
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+#define FAST_ANY(function) (PyCFunction)(void (*)(void))(function)
+#define FAST(function) FAST_ANY(function), METH_FASTCALL | METH_KEYWORDS
 
 static PyMethodDef limiter_methods[] = {
     {"_rebind", limiter_rebind, METH_VARARGS,
      PyDoc_STR("_rebind($self, table, quotas, /)\n--\n\nGoes on over another table.")},
+#ifdef SG_REDIS
+    {"_serve", FAST_ANY(limiter_serve), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("_serve($self, server, on_store_error='raise', timeout=0.5, deny_cache=0.0, "
+               "lease=0)\n--\n\nGoes on over a server, or (None) without one.")},
+    {"_ask", FAST_ANY(sgpy_limiter_ask), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("_ask($self, operation, key, cost=1, quotas=None, ttl=60.0, detailed=False)\n--\n\n"
+               "A check by the server: what it comes to, or a future of that.")},
+    {"_ask_many", sgpy_limiter_ask_many, METH_O,
+     PyDoc_STR("_ask_many($self, pairs, /)\n--\n\nA list of decisions, or a future of one.")},
+    {"_change", sgpy_limiter_change, METH_VARARGS,
+     PyDoc_STR("_change($self, operation, key, argument=None, /)\n--\n\nA future of None.")},
+    {"_fetch", sgpy_limiter_fetch, METH_O,
+     PyDoc_STR("_fetch($self, key, /)\n--\n\nA future of all that the server has of a key.")},
+    {"_foretell", sgpy_limiter_foretell, METH_VARARGS,
+     PyDoc_STR("_foretell($self, fetched, costs, /)\n--\n\n"
+               "Seconds until the last of these events would be admitted, one after another.")},
+#endif
     {"hit_nowait", FAST(sgpy_limiter_hit_nowait),
      PyDoc_STR("hit_nowait($self, /, key, cost=1, *, quotas=None)\n--\n\n"
                "Charges `cost` to `key` if all quotas admit it, else nothing; at once.\n\n"
@@ -215,7 +297,13 @@ static PyMethodDef limiter_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *limiter_server(PyObject *op, void *Py_UNUSED(closure)) {
+    PyObject *server = sgpy_server_object(((sgpy_limiter *)op)->server);
+    return Py_NewRef(server == NULL ? Py_None : server);
+}
+
 static PyGetSetDef limiter_getset[] = {
+    {"server", limiter_server, NULL, PyDoc_STR("Whose its state is, or None."), NULL},
     {"quotas", limiter_quotas, NULL, PyDoc_STR("Quota or None, one a place."), NULL},
     {"table", limiter_table, NULL, PyDoc_STR("Where its state lives."), NULL},
     {"shadow", limiter_shadow, NULL, PyDoc_STR("Decides, counts, and admits all."), NULL},

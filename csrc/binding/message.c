@@ -119,6 +119,10 @@ int sgpy_message_decide(sgpy_connections *self, PyObject *id, PyObject *size, ui
         return -1;
     }
     m->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)m->info->limiter);
+    if (SG_UNLIKELY(m->limiter->server != NULL)) {
+        m->reason = st->strings[STR_ELSEWHERE]; /* a server decides, and Python asks it */
+        return 0;
+    }
     if (message_now(m, &now) < 0) {
         return -1;
     }

@@ -1,6 +1,9 @@
 /* The module: its state, its types, its functions. Multi-phase init, no globals, so that
  * several interpreters of one process each have their own. */
 #include "binding.h"
+#ifdef SG_REDIS
+#include "server.h"
+#endif
 
 #include <string.h>
 
@@ -81,6 +84,19 @@ static PyObject *core_set_observer(PyObject *module, PyObject *observer) {
     Py_RETURN_NONE;
 }
 
+#ifdef SG_REDIS
+/* asyncio's own, which this module does not import: a program may never need it. */
+static PyObject *core_set_running_loop(PyObject *module, PyObject *running_loop) {
+    sgpy_state *st = sgpy_state_of_module(module);
+    if (!PyCallable_Check(running_loop)) {
+        PyErr_SetString(PyExc_TypeError, "set_running_loop takes a callable");
+        return NULL;
+    }
+    Py_XSETREF(st->running_loop, Py_NewRef(running_loop));
+    Py_RETURN_NONE;
+}
+#endif
+
 static void put_le64(unsigned char *to, uint64_t value) {
     for (unsigned i = 0; i < 8; i++) {
         to[i] = (unsigned char)(value >> (8 * i));
@@ -148,6 +164,15 @@ static PyMethodDef core_functions[] = {
     {"set_observer", core_set_observer, METH_O,
      PyDoc_STR("set_observer($module, observer, /)\n--\n\n"
                "Calls observer(limiter, key, decision) after each decision; None: no more.")},
+#ifdef SG_REDIS
+    {"set_running_loop", core_set_running_loop, METH_O,
+     PyDoc_STR("set_running_loop($module, running_loop, /)\n--\n\n"
+               "What returns the loop that runs in this thread, or raises.")},
+    {"ask_all", sgpy_ask_all, METH_O,
+     PyDoc_STR("ask_all($module, triples, /)\n--\n\n"
+               "Charges every (limiter, key, cost) of one store, or none: (decision, index), or a "
+               "future of it.")},
+#endif
     {"fingerprint", core_fingerprint, METH_VARARGS,
      PyDoc_STR("fingerprint($module, secret, key, /)\n--\n\n"
                "SipHash-1-3 with 128 bits of a key, under a secret of 16 bytes.")},
@@ -178,7 +203,13 @@ static int add_strings(sgpy_state *st) {
     st->str_throw = PyUnicode_InternFromString("throw");
     st->str_close = PyUnicode_InternFromString("close");
     st->str_quotas_of = PyUnicode_InternFromString("_quotas_of");
-    return st->str_throw == NULL || st->str_close == NULL || st->str_quotas_of == NULL ? -1 : 0;
+    st->str_set_result = PyUnicode_InternFromString("set_result");
+    st->str_set_exception = PyUnicode_InternFromString("set_exception");
+    st->str_done = PyUnicode_InternFromString("done");
+    return st->str_throw == NULL || st->str_close == NULL || st->str_quotas_of == NULL ||
+                   st->str_set_result == NULL || st->str_set_exception == NULL ||
+                   st->str_done == NULL
+               ? -1 : 0;
 }
 
 static int add_constant(PyObject *module, const char *name, unsigned long long value) {
@@ -227,6 +258,10 @@ static int core_exec(PyObject *module) {
         sgpy_limiter_init_type(module, st) < 0 || sgpy_handle_init_type(module, st) < 0 ||
         sgpy_receipt_init_type(module, st) < 0 || sgpy_slots_init_types(module, st) < 0 ||
         sgpy_call_init_type(module, st) < 0 || sgpy_connections_init(module, st) < 0 ||
+#ifdef SG_REDIS
+        sgpy_server_init_types(module, st) < 0 ||
+        PyModule_AddStringConstant(module, "HIREDIS", sg_resp_version()) < 0 ||
+#endif
         add_constant(module, "COST_MAX", SG_COST_MAX) < 0 ||
         add_constant(module, "LIMIT_MAX", SG_LIMIT_MAX) < 0 ||
         add_constant(module, "QUOTAS_MAX", SG_QUOTAS_MAX) < 0) {

@@ -40,9 +40,12 @@ SGPY_FAST_METHOD(sgpy_limiter_hit_nowait) {
 
 static PyObject *run_hit(sgpy_state *st, PyObject *self, PyObject *key, PyObject *cost,
                          PyObject *quotas, PyObject **delegate) {
+    sgpy_limiter *limiter = (sgpy_limiter *)self;
     (void)st;
-    (void)delegate;
-    return sgpy_hit((sgpy_limiter *)self, key, cost, quotas);
+    if (SG_UNLIKELY(limiter->server != NULL)) {
+        return sgpy_ask_hit(limiter, key, cost, quotas, delegate);
+    }
+    return sgpy_hit(limiter, key, cost, quotas);
 }
 
 static const sgpy_call_kind hit_kind = {run_hit, "hit", "Limiter.hit"};

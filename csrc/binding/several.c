@@ -143,26 +143,28 @@ static int merge(member *members, Py_ssize_t count) {
 }
 
 /* Of two admissions the one with less left binds; one that nothing limits never does. */
-static bool fuller(const member *a, const member *b) {
-    const unsigned qa = a->out.decision.binding, qb = b->out.decision.binding;
+static bool fuller(const sgpy_one *a, const sgpy_one *b) {
+    const unsigned qa = a->out->decision.binding, qb = b->out->decision.binding;
     if (qa >= SG_QUOTAS_MAX || qb >= SG_QUOTAS_MAX) {
         return qa < SG_QUOTAS_MAX;
     }
-    return (sg_u128)a->out.decision.verdict.level * b->event.rows[qb].capacity >
-           (sg_u128)b->out.decision.verdict.level * a->event.rows[qa].capacity;
+    return (sg_u128)a->out->decision.verdict.level * b->rows[qb].capacity >
+           (sg_u128)b->out->decision.verdict.level * a->rows[qa].capacity;
 }
 
-/* The one that binds: of refusals that with the longest wait. */
+bool sgpy_binds(const sgpy_one *one, const sgpy_one *other) {
+    const sg_decision *a = &one->out->decision, *b = &other->out->decision;
+    return a->allowed != b->allowed ? !a->allowed
+           : a->allowed             ? fuller(one, other)
+                                    : a->verdict.retry > b->verdict.retry;
+}
+
 static Py_ssize_t binding(const member *members, Py_ssize_t count) {
     Py_ssize_t best = 0;
     for (Py_ssize_t i = 1; i < count; i++) {
-        const sg_decision *a = &members[i].out.decision, *b = &members[best].out.decision;
-        if (members[i].merged) {
-            continue;
-        }
-        if (a->allowed != b->allowed ? !a->allowed
-            : a->allowed             ? fuller(&members[i], &members[best])
-                                     : a->verdict.retry > b->verdict.retry) {
+        const sgpy_one a = {&members[i].out, members[i].event.rows};
+        const sgpy_one b = {&members[best].out, members[best].event.rows};
+        if (!members[i].merged && sgpy_binds(&a, &b)) {
             best = i;
         }
     }

@@ -286,12 +286,13 @@ static PyObject *table_clear(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *table_counters(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     const sgpy_table *self = (sgpy_table *)op;
-    return Py_BuildValue("{sKsKsKsKsKsKsKsK}", "admitted", (unsigned long long)self->admitted,
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsK}", "admitted", (unsigned long long)self->admitted,
                          "refused", (unsigned long long)self->refused, "shadow_refused",
                          (unsigned long long)self->shadow_refused, "banned",
                          (unsigned long long)self->banned, "evictions",
                          (unsigned long long)self->core.evictions, "full",
-                         (unsigned long long)self->full, "keys",
+                         (unsigned long long)self->full, "degraded",
+                         (unsigned long long)self->degraded, "keys",
                          (unsigned long long)self->core.keys, "bytes",
                          (unsigned long long)sg_table_bytes(&self->core));
 }

@@ -1,0 +1,714 @@
+/* Commands that are no check: changes of a key, all of a key, slots, several limiters at once, and
+ * any words that the Python side wants to say. */
+#include "server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- replies as objects */
+
+/* The node at *at and what belongs to it; *at is then behind it. */
+static PyObject *object_of(const sgpy_state *st, const sg_reply *reply, size_t *at) {
+    const sg_node *node = &reply->nodes[(*at)++];
+    const char *text = reply->bytes == NULL ? "" : reply->bytes + node->start;
+    PyObject *list;
+    switch (node->type) {
+    case SG_RESP_STRING:
+        return PyBytes_FromStringAndSize(text, (Py_ssize_t)node->length);
+    case SG_RESP_STATUS:
+        return PyUnicode_DecodeUTF8(text, (Py_ssize_t)node->length, "replace");
+    case SG_RESP_ERROR: {
+        PyObject *said = PyUnicode_DecodeUTF8(text, (Py_ssize_t)node->length, "replace");
+        PyObject *error = said == NULL ? NULL : PyObject_CallOneArg(st->StoreError, said);
+        Py_XDECREF(said);
+        return error;
+    }
+    case SG_RESP_INTEGER:
+        return PyLong_FromLongLong(node->number);
+    case SG_RESP_ARRAY:
+        list = PyList_New(0);
+        for (int64_t i = 0; list != NULL && i < node->number && *at < reply->count; i++) {
+            PyObject *item = object_of(st, reply, at);
+            if (item == NULL || PyList_Append(list, item) < 0) {
+                Py_CLEAR(list);
+            }
+            Py_XDECREF(item);
+        }
+        return list;
+    default:
+        Py_RETURN_NONE;
+    }
+}
+
+static PyObject *whole_object(const sgpy_state *st, const sg_reply *reply) {
+    size_t at = 0;
+    return object_of(st, reply, &at);
+}
+
+/* ---- several limiters, all or none */
+
+/* What all.lua says of each member, and the one that binds: its index; -1: no such reply. */
+static Py_ssize_t judge_all(sgpy_ask *ask, const sg_reply *reply, sgpy_outcome *outs,
+                            bool *charged) {
+    const sg_node *node = reply->nodes + 1;
+    unsigned asked = 0;
+    Py_ssize_t best = -1;
+    for (unsigned i = 0; i < ask->member_count; i++) {
+        asked += !ask->members[i].merged && ask->members[i].limiter->enabled;
+    }
+    if (reply->nodes[0].type != SG_RESP_ARRAY || reply->count != asked + 3u ||
+        node[asked].type != SG_RESP_INTEGER || node[asked + 1].type != SG_RESP_INTEGER) {
+        return -1;
+    }
+    *charged = node[asked].number == 1;
+    const uint64_t now_us = (uint64_t)node[asked + 1].number;
+    for (unsigned i = 0; i < ask->member_count; i++) {
+        const sgpy_member *m = &ask->members[i];
+        if (m->merged) {
+            continue;
+        }
+        if (!m->limiter->enabled) {
+            sgpy_admit(&outs[i]);
+        } else {
+            if (node->type != SG_RESP_STRING && node->type != SG_RESP_NIL) {
+                return -1;
+            }
+            memset(&outs[i], 0, sizeof outs[i]);
+            if (sg_answer_hit(&m->plan->plan, m->costs,
+                              node->type == SG_RESP_NIL ? NULL : reply->bytes + node->start,
+                              node->length, now_us, &outs[i].decision) == SG_SEEN_ERROR) {
+                return -2 - (Py_ssize_t)i;
+            }
+            sgpy_set_flags(m->limiter, &outs[i]);
+            node++;
+        }
+        const sgpy_one one = {&outs[i], m->plan->plan.quotas};
+        if (best < 0) {
+            best = (Py_ssize_t)i;
+        } else {
+            const sgpy_one other = {&outs[best], ask->members[best].plan->plan.quotas};
+            best = sgpy_binds(&one, &other) ? (Py_ssize_t)i : best;
+        }
+    }
+    return best;
+}
+
+static void all_replied(sgpy_ask *ask, const sg_reply *reply) {
+    sgpy_outcome *outs = PyMem_Calloc(ask->member_count, sizeof *outs);
+    bool charged = false;
+    unsigned flags = 0;
+    if (outs == NULL) {
+        PyErr_NoMemory();
+        sgpy_ask_deliver(ask, NULL);
+        return;
+    }
+    const Py_ssize_t best = judge_all(ask, reply, outs, &charged);
+    if (best < 0) {
+        if (best <= -2) {
+            ask->key = Py_XNewRef(ask->members[-2 - best].key);
+            sgpy_ask_raise(ask, SG_FOREIGN, NULL, 0);
+        } else {
+            sgpy_ask_raise(ask, SG_REFUSED, "a reply that is none", 20);
+        }
+        sgpy_ask_deliver(ask, NULL);
+        PyMem_Free(outs);
+        return;
+    }
+    for (unsigned i = 0; i < ask->member_count; i++) {
+        const sgpy_member *m = &ask->members[i];
+        if (m->merged || !m->limiter->enabled) {
+            continue;
+        }
+        flags |= outs[i].flags & SGPY_SHADOW;
+        if (m->limiter->server != NULL && (charged || !outs[i].decision.allowed)) {
+            sgpy_count_elsewhere(m->limiter->server->table, m->fp, m->bytes.data,
+                                 m->bytes.length, &outs[i]);
+        }
+    }
+    const sgpy_member *m = &ask->members[best];
+    outs[best].flags |= flags;
+    PyObject *decision = sgpy_outcome_decision(ask->state, m->quotas, &outs[best]);
+    decision = sgpy_observed(m->limiter, m->key, decision);
+    PyMem_Free(outs);
+    sgpy_ask_deliver(ask, decision == NULL ? NULL : Py_BuildValue("(Nn)", decision, best));
+    sgpy_server *server = m->limiter->server;
+    if (server != NULL && server->degraded) {
+        sgpy_server_recovered(server);
+    }
+}
+
+/* ---- what a reply to words comes to */
+
+static void change_replied(sgpy_ask *ask, const sg_reply *reply) {
+    if (reply->nodes[0].type == SG_RESP_INTEGER) {
+        sgpy_ask_deliver(ask, Py_NewRef(Py_None));
+        return;
+    }
+    sgpy_ask_raise(ask, SG_FOREIGN, NULL, 0);
+    sgpy_ask_deliver(ask, NULL);
+}
+
+void sgpy_words_replied(sgpy_ask *ask, const sg_reply *reply) {
+    switch (ask->kind) {
+    case SGPY_ASK_CHANGE:
+        change_replied(ask, reply);
+        break;
+    case SGPY_ASK_ALL:
+        all_replied(ask, reply);
+        break;
+    default:
+        sgpy_ask_deliver(ask, whole_object(ask->state, reply));
+    }
+}
+
+/* ---- making them */
+
+/* An ask of words with an empty command; NULL with MemoryError. */
+static sgpy_ask *words_new(sgpy_state *st, sgpy_ask_kind kind, size_t name_room) {
+    sgpy_ask *ask = sgpy_ask_new(st, name_room);
+    if (ask == NULL) {
+        return NULL;
+    }
+    ask->kind = (uint8_t)kind;
+    ask->request.kind = SG_WORDS;
+    ask->request.command = calloc(1, sizeof *ask->request.command);
+    if (ask->request.command == NULL) {
+        sgpy_ask_free(ask);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    return ask;
+}
+
+/* The same for one key of a limiter, whose name is written. */
+static sgpy_ask *keyed_new(sgpy_limiter *limiter, sgpy_ask_kind kind, PyObject *key) {
+    sgpy_server *server = limiter->server;
+    if (server == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this limiter has no server to ask");
+        return NULL;
+    }
+    sgpy_plan *plan = sgpy_plan_of(limiter);
+    sgpy_ask *ask = plan == NULL ? NULL
+                                 : words_new(limiter->state, kind,
+                                             server->head_length + SG_NAME_ROOM);
+    if (ask == NULL) {
+        return NULL;
+    }
+    ask->plan = sgpy_plan_hold(plan);
+    if (sgpy_key_read(key, &ask->bytes) < 0) {
+        sgpy_ask_free(ask);
+        return NULL;
+    }
+    ask->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)limiter);
+    ask->key = Py_NewRef(key);
+    ask->fp = sg_fingerprint_of(&server->table->secret, ask->bytes.data, ask->bytes.length);
+    ask->request.order = &server->order;
+    sgpy_ask_write_name(ask, server, &ask->bytes);
+    return ask;
+}
+
+static void keyed_command(sgpy_ask *ask, sg_script_id script) {
+    sg_command *c = ask->request.command;
+    const sg_plan *plan = &ask->plan->plan;
+    ask->request.script = (int)script;
+    sg_command_begin(c, script, 1 + plan->logs);
+    sg_command_key(c, ask->request.name, ask->request.name_length);
+    sg_command_rings(c, plan, ask->request.name, ask->request.name_length);
+}
+
+static PyObject *send_to_server(sgpy_ask *ask) {
+    sgpy_limiter *limiter = ask->limiter;
+    sgpy_router *router = sgpy_server_router(limiter->server);
+    if (router == NULL) {
+        sgpy_ask_free(ask);
+        return NULL;
+    }
+    return sgpy_ask_send(ask, router, limiter->timeout_ns);
+}
+
+/* ---- changes */
+
+/* What a change of that name is about, put behind the operation; -1 with an exception. */
+static int change_argument(sgpy_ask *ask, const char *operation, PyObject *argument) {
+    sg_command *c = ask->request.command;
+    sgpy_limiter *limiter = ask->limiter;
+    uint8_t bytes[SG_ROW_BYTES];
+    if (strcmp(operation, "penalize") == 0 || strcmp(operation, "reward") == 0) {
+        uint64_t costs[SG_QUOTAS_MAX];
+        if (sgpy_cost_row(limiter->state, argument == Py_None ? NULL : argument, limiter->quotas,
+                          costs) < 0) {
+            return -1;
+        }
+        sg_command_argument(c, bytes, sg_row_of_change(&ask->plan->plan, costs, bytes));
+        return 0;
+    }
+    if (strcmp(operation, "ban") == 0) {
+        sg_ticks length;
+        if (sgpy_seconds(argument, "the length of a ban", &length) < 0) {
+            return -1;
+        }
+        const uint64_t us = (length + SG_TICKS_PER_US - 1) / SG_TICKS_PER_US;
+        sg_command_argument(c, bytes, sg_ban_argument(us, bytes));
+        return 0;
+    }
+    if (strcmp(operation, "unban") != 0 && strcmp(operation, "reset") != 0) {
+        PyErr_Format(PyExc_ValueError, "no change is called %s", operation);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *sgpy_limiter_change(PyObject *op, PyObject *args) {
+    sgpy_limiter *limiter = (sgpy_limiter *)op;
+    const char *operation;
+    PyObject *key, *argument = Py_None;
+    if (!PyArg_ParseTuple(args, "sO|O:_change", &operation, &key, &argument)) {
+        return NULL;
+    }
+    sgpy_ask *ask = keyed_new(limiter, SGPY_ASK_CHANGE, key);
+    if (ask == NULL) {
+        return NULL;
+    }
+    keyed_command(ask, SG_SCRIPT_CHANGE);
+    sg_command_argument(ask->request.command, ask->plan->plan.bytes, ask->plan->plan.length);
+    sg_command_argument(ask->request.command, operation, strlen(operation));
+    if (change_argument(ask, operation, argument) < 0) {
+        sgpy_ask_free(ask);
+        return NULL;
+    }
+    if (limiter->server == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a cost changed the limiter");
+        sgpy_ask_free(ask);
+        return NULL;
+    }
+    if (limiter->server->denied != NULL) {
+        sg_denied_forget(limiter->server->denied, ask->fp);
+    }
+    return send_to_server(ask);
+}
+
+PyObject *sgpy_settle(sgpy_limiter *limiter, PyObject *key, PyObject *argument) {
+    sgpy_ask *ask = keyed_new(limiter, SGPY_ASK_CHANGE, key);
+    if (ask == NULL) {
+        return NULL;
+    }
+    keyed_command(ask, SG_SCRIPT_CHANGE);
+    sg_command_argument(ask->request.command, ask->plan->plan.bytes, ask->plan->plan.length);
+    sg_command_argument(ask->request.command, "settle", 6);
+    sg_command_argument(ask->request.command, PyBytes_AS_STRING(argument),
+                        (size_t)PyBytes_GET_SIZE(argument));
+    if (limiter->server->denied != NULL) {
+        sg_denied_forget(limiter->server->denied, ask->fp);
+    }
+    return send_to_server(ask);
+}
+
+/* ---- all of a key */
+
+PyObject *sgpy_limiter_fetch(PyObject *op, PyObject *key) {
+    sgpy_ask *ask = keyed_new((sgpy_limiter *)op, SGPY_ASK_RAW, key);
+    if (ask == NULL) {
+        return NULL;
+    }
+    ask->request.repeatable = true;
+    keyed_command(ask, SG_SCRIPT_FETCH);
+    return send_to_server(ask);
+}
+
+/* The texts of what fetch.lua replied; -1 with an exception. */
+static int read_fetched(PyObject *fetched, const sg_plan *plan, sg_text *values,
+                        uint64_t *now_us) {
+    const Py_ssize_t texts = (Py_ssize_t)plan->logs + 1;
+    if (!PyList_Check(fetched) || PyList_GET_SIZE(fetched) != texts + 1) {
+        PyErr_SetString(PyExc_ValueError, "that is not what was fetched");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < texts; i++) {
+        PyObject *item = PyList_GET_ITEM(fetched, i);
+        if (item != Py_None && !PyBytes_Check(item)) {
+            PyErr_SetString(PyExc_ValueError, "that is not what was fetched");
+            return -1;
+        }
+        values[i] = item == Py_None ? (sg_text){NULL, 0}
+                                    : (sg_text){PyBytes_AS_STRING(item),
+                                                (size_t)PyBytes_GET_SIZE(item)};
+    }
+    *now_us = PyLong_AsUnsignedLongLong(PyList_GET_ITEM(fetched, texts));
+    return *now_us == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+}
+
+PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args) {
+    sgpy_limiter *limiter = (sgpy_limiter *)op;
+    PyObject *fetched, *given, *costs, *result = NULL;
+    sg_text values[SG_QUOTAS_MAX + 1];
+    uint64_t now_us, *rows = NULL, row[SG_QUOTAS_MAX];
+    sg_ticks wait = 0;
+    sg_seen seen;
+    if (!PyArg_ParseTuple(args, "OO:_foretell", &fetched, &given)) {
+        return NULL;
+    }
+    costs = PySequence_Tuple(given);
+    if (costs == NULL) {
+        return NULL;
+    }
+    const size_t events = (size_t)PyTuple_GET_SIZE(costs);
+    PyObject *quotas = Py_NewRef(limiter->quotas);
+    const size_t count = (size_t)PyTuple_GET_SIZE(quotas);
+    rows = PyMem_Calloc(events * count + 1, sizeof *rows);
+    if (rows == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (size_t i = 0; i < events; i++) {
+        if (sgpy_cost_row(limiter->state, PyTuple_GET_ITEM(costs, (Py_ssize_t)i), quotas,
+                          row) < 0) {
+            goto done;
+        }
+        memcpy(rows + i * count, row, count * sizeof *rows);
+    }
+    if (limiter->server == NULL || limiter->quotas != quotas) {
+        PyErr_SetString(PyExc_RuntimeError, "a cost changed the limiter");
+        goto done;
+    }
+    sgpy_plan *plan = sgpy_plan_of(limiter);
+    if (plan == NULL || read_fetched(fetched, &plan->plan, values, &now_us) < 0) {
+        goto done;
+    }
+    const sg_status status = sg_answer_project(&plan->plan, &sg_malloc_allocator, values, now_us,
+                                               rows, events, &seen, &wait);
+    if (status != SG_OK) {
+        PyErr_NoMemory();
+    } else if (seen == SG_SEEN_ERROR) {
+        PyErr_SetString(limiter->state->StoreError, "the key holds what is not sluicegate's");
+    } else {
+        result = PyFloat_FromDouble(sgpy_seconds_of(wait));
+    }
+done:
+    PyMem_Free(rows);
+    Py_DECREF(quotas);
+    Py_DECREF(costs);
+    return result;
+}
+
+/* ---- any words */
+
+/* Appends a word: bytes, a str, or an int. */
+static int append_word(sg_command *c, PyObject *word) {
+    if (PyLong_Check(word)) {
+        PyObject *text = PyObject_Str(word);
+        if (text == NULL) {
+            return -1;
+        }
+        const int result = append_word(c, text);
+        Py_DECREF(text);
+        return result;
+    }
+    sgpy_key bytes;
+    if (sgpy_key_read(word, &bytes) < 0) {
+        return -1;
+    }
+    sg_command_argument(c, bytes.data, bytes.length);
+    sgpy_key_done(&bytes);
+    return 0;
+}
+
+static int timeout_of(double seconds, int64_t *ns) {
+    if (!(seconds > 0 && seconds <= 1e9)) {
+        PyErr_SetString(PyExc_ValueError, "a timeout is above 0 and at most 10**9 s");
+        return -1;
+    }
+    *ns = (int64_t)(seconds * 1e9);
+    return 0;
+}
+
+PyObject *sgpy_link_command(PyObject *op, PyObject *args) {
+    sgpy_link *link = (sgpy_link *)op;
+    PyObject *given;
+    double timeout;
+    int repeatable = 0;
+    int64_t timeout_ns;
+    if (!PyArg_ParseTuple(args, "Od|p:command", &given, &timeout, &repeatable) ||
+        timeout_of(timeout, &timeout_ns) < 0) {
+        return NULL;
+    }
+    if (!link->made || link->create_future == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this link is being torn down");
+        return NULL;
+    }
+    PyObject *words = PySequence_Tuple(given), *future = NULL;
+    sgpy_ask *ask = words == NULL ? NULL : words_new(link->state, SGPY_ASK_RAW, 0);
+    if (ask == NULL) {
+        Py_XDECREF(words);
+        return NULL;
+    }
+    ask->request.repeatable = repeatable != 0;
+    sg_command_plain(ask->request.command);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(words); i++) {
+        if (append_word(ask->request.command, PyTuple_GET_ITEM(words, i)) < 0) {
+            goto fail;
+        }
+    }
+    if (PyTuple_GET_SIZE(words) == 0) {
+        PyErr_SetString(PyExc_ValueError, "a command has at least one word");
+        goto fail;
+    }
+    future = PyObject_CallNoArgs(link->create_future);
+    if (future == NULL) {
+        goto fail;
+    }
+    ask->future = Py_NewRef(future);
+    ask->request.deadline_ns = sgpy_now_ns(link->state) + timeout_ns;
+    link->patience_ns = timeout_ns > link->patience_ns ? timeout_ns : link->patience_ns;
+    if (sgpy_link_add(link, ask) == 0) {
+        Py_DECREF(words);
+        return future;
+    }
+    Py_CLEAR(future);
+fail:
+    sgpy_ask_free(ask);
+    Py_DECREF(words);
+    return NULL;
+}
+
+/* ---- slots */
+
+PyObject *sgpy_server_slots(PyObject *op, PyObject *args) {
+    sgpy_server *server = (sgpy_server *)op;
+    const char *operation, *owner;
+    Py_ssize_t owner_length;
+    unsigned long long ttl_us;
+    PyObject *keys, *numbers, *key_row = NULL, *number_row = NULL, *future = NULL;
+    double timeout;
+    int64_t timeout_ns;
+    sgpy_ask *ask = NULL;
+    uint8_t bytes[8];
+    if (!PyArg_ParseTuple(args, "sy#KOOd:slots", &operation, &owner, &owner_length, &ttl_us,
+                          &keys, &numbers, &timeout) || timeout_of(timeout, &timeout_ns) < 0) {
+        return NULL;
+    }
+    key_row = PySequence_Tuple(keys);
+    number_row = key_row == NULL ? NULL : PySequence_Tuple(numbers);
+    if (number_row == NULL) {
+        goto done;
+    }
+    const Py_ssize_t count = PyTuple_GET_SIZE(key_row);
+    if (owner_length != 16 || count < 1 || count > (Py_ssize_t)SG_BATCH_MAX ||
+        (PyTuple_GET_SIZE(number_row) != 0 && PyTuple_GET_SIZE(number_row) != count)) {
+        PyErr_SetString(PyExc_ValueError, "slots takes an owner of 16 bytes, 1 to 256 keys, and a "
+                                          "number for each or none");
+        goto done;
+    }
+    ask = words_new(server->state, SGPY_ASK_RAW,
+                    server->head_length + SG_NAME_ROOM + SG_NAME_ENDING_ROOM);
+    if (ask == NULL) {
+        goto done;
+    }
+    sg_command *c = ask->request.command;
+    ask->request.script = SG_SCRIPT_SLOTS;
+    /* Renewing and counting may be done twice; what takes or gives may not. */
+    ask->request.repeatable = strcmp(operation, "renew") == 0 || strcmp(operation, "count") == 0 ||
+                              strcmp(operation, "leave") == 0;
+    sg_command_begin(c, SG_SCRIPT_SLOTS, (unsigned)count);
+    for (Py_ssize_t i = 0; i < count; i++) { /* the last name stays; in a cluster it is the only */
+        sgpy_key key;
+        if (sgpy_key_read(PyTuple_GET_ITEM(key_row, i), &key) < 0) {
+            goto done;
+        }
+        sgpy_ask_write_name(ask, server, &key);
+        sgpy_key_done(&key);
+        sg_command_key(c, ask->name, sg_name_slots(ask->name, ask->request.name_length));
+    }
+    sg_command_argument(c, operation, strlen(operation));
+    sg_command_argument(c, owner, (size_t)owner_length);
+    sg_command_argument(c, bytes, (size_t)(sg_bytes_put(bytes, ttl_us, 7) - bytes));
+    uint8_t row[6 * SG_BATCH_MAX], *end = row;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(number_row); i++) {
+        uint64_t number;
+        if (sgpy_cost_one(PyTuple_GET_ITEM(number_row, i), &number) < 0) {
+            goto done;
+        }
+        end = sg_bytes_put(end, number, 6);
+    }
+    sg_command_argument(c, row, (size_t)(end - row));
+    if (count == 1) {
+        ask->key = Py_NewRef(PyTuple_GET_ITEM(key_row, 0));
+    }
+    sgpy_router *router = sgpy_server_router(server);
+    if (router != NULL) {
+        future = sgpy_ask_send(ask, router, timeout_ns);
+        ask = NULL;
+    }
+done:
+    if (ask != NULL) {
+        sgpy_ask_free(ask);
+    }
+    Py_XDECREF(key_row);
+    Py_XDECREF(number_row);
+    return future;
+}
+
+/* ---- several limiters */
+
+static int read_member(sgpy_state *st, PyObject *triple, sgpy_member *m) {
+    if (!PyTuple_Check(triple) || PyTuple_GET_SIZE(triple) != 3 ||
+        !sgpy_is_limiter(st, PyTuple_GET_ITEM(triple, 0))) {
+        PyErr_SetString(PyExc_TypeError, "hit_all takes tuples (limiter, key, cost)");
+        return -1;
+    }
+    sgpy_limiter *limiter = (sgpy_limiter *)PyTuple_GET_ITEM(triple, 0);
+    m->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)limiter);
+    if (limiter->server == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a limiter of this hit_all has no server");
+        return -1;
+    }
+    if (sgpy_cost_row(st, PyTuple_GET_ITEM(triple, 2), limiter->quotas, m->costs) < 0) {
+        return -1;
+    }
+    if (limiter->server == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a cost changed a limiter");
+        return -1;
+    }
+    sgpy_plan *plan = sgpy_plan_of(limiter);
+    if (plan == NULL || sgpy_key_read(PyTuple_GET_ITEM(triple, 1), &m->bytes) < 0) {
+        return -1;
+    }
+    m->plan = sgpy_plan_hold(plan);
+    m->quotas = Py_NewRef(limiter->quotas);
+    m->key = Py_NewRef(PyTuple_GET_ITEM(triple, 1));
+    m->fp = sg_fingerprint_of(&limiter->server->table->secret, m->bytes.data, m->bytes.length);
+    return 0;
+}
+
+/* One limiter and key given twice are one event of both costs. -1 with an exception. */
+static int merge_members(sgpy_member *members, unsigned count) {
+    for (unsigned i = 1; i < count; i++) {
+        for (unsigned j = 0; j < i; j++) {
+            sgpy_member *a = &members[j], *b = &members[i];
+            if (a->merged || a->limiter->server != b->limiter->server || a->fp.lo != b->fp.lo ||
+                a->fp.hi != b->fp.hi) {
+                continue;
+            }
+            if (a->limiter != b->limiter) {
+                PyErr_SetString(PyExc_ValueError, "two limiters of one name charge one key here: "
+                                                  "hit_all takes one of them");
+                return -1;
+            }
+            for (unsigned q = 0; q < SG_QUOTAS_MAX; q++) {
+                a->costs[q] += b->costs[q];
+                if (a->costs[q] > SG_COST_MAX) {
+                    PyErr_SetString(PyExc_ValueError,
+                                    "the costs of one limiter and key add up to more than 2**40");
+                    return -1;
+                }
+            }
+            b->merged = true;
+            break;
+        }
+    }
+    return 0;
+}
+
+/* The command; -1: MemoryError. */
+static int all_command(sgpy_ask *ask) {
+    unsigned keys = 0;
+    size_t room = 0;
+    for (unsigned i = 0; i < ask->member_count; i++) {
+        const sgpy_member *m = &ask->members[i];
+        if (!m->merged && m->limiter->enabled) {
+            keys += 1 + m->plan->plan.logs;
+            room = sg_max(room, m->limiter->server->head_length + SG_NAME_ROOM);
+        }
+    }
+    char *name = PyMem_Malloc(room + 1);
+    if (name == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    sg_command *c = ask->request.command;
+    sg_command_begin(c, SG_SCRIPT_ALL, keys);
+    for (unsigned i = 0; i < ask->member_count; i++) {
+        const sgpy_member *m = &ask->members[i];
+        const sgpy_server *server = m->limiter->server;
+        if (m->merged || !m->limiter->enabled) {
+            continue;
+        }
+        const size_t length = sg_name_write(server->head, server->head_length, &server->digests,
+                                            m->bytes.data, m->bytes.length, name);
+        sg_command_key(c, name, length);
+        sg_command_rings(c, &m->plan->plan, name, length);
+    }
+    PyMem_Free(name);
+    for (unsigned i = 0; i < ask->member_count; i++) {
+        const sgpy_member *m = &ask->members[i];
+        if (m->merged || !m->limiter->enabled) {
+            continue;
+        }
+        uint8_t row[1 + SG_ROW_BYTES];
+        row[0] = m->limiter->shadow ? 1 : 0;
+        sg_command_argument(c, m->plan->plan.bytes, m->plan->plan.length);
+        sg_command_argument(c, row, 1 + sg_row_of_costs(&m->plan->plan, m->costs, row + 1));
+    }
+    return 0;
+}
+
+PyObject *sgpy_ask_all(PyObject *module, PyObject *given) {
+    sgpy_state *st = sgpy_state_of_module(module);
+    PyObject *triples = PySequence_Tuple(given);
+    sgpy_ask *ask = NULL;
+    bool any = false;
+    if (triples == NULL) {
+        return NULL;
+    }
+    const Py_ssize_t count = PyTuple_GET_SIZE(triples);
+    if (count < 1 || count > (Py_ssize_t)SG_BATCH_MAX) {
+        PyErr_SetString(PyExc_ValueError, "hit_all takes 1 to 256 (limiter, key, cost)");
+        goto fail;
+    }
+    ask = words_new(st, SGPY_ASK_ALL, 0);
+    if (ask == NULL) {
+        goto fail;
+    }
+    ask->request.script = SG_SCRIPT_ALL;
+    ask->members = PyMem_Calloc((size_t)count, sizeof *ask->members);
+    if (ask->members == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    ask->member_count = (unsigned)count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (read_member(st, PyTuple_GET_ITEM(triples, i), &ask->members[i]) < 0) {
+            goto fail;
+        }
+        any |= ask->members[i].limiter->enabled;
+        if (ask->members[i].limiter->server == NULL ||
+            ask->members[i].limiter->server->store != ask->members[0].limiter->server->store) {
+            PyErr_SetString(PyExc_ValueError, "the limiters of one question are of one store");
+            goto fail;
+        }
+    }
+    if (!any) {
+        sgpy_outcome out;
+        sgpy_admit(&out);
+        PyObject *decision = sgpy_outcome_decision(st, ask->members[0].quotas, &out);
+        sgpy_ask_free(ask);
+        Py_DECREF(triples);
+        return decision == NULL ? NULL : Py_BuildValue("(Ni)", decision, 0);
+    }
+    if (merge_members(ask->members, ask->member_count) < 0 || all_command(ask) < 0) {
+        goto fail;
+    }
+    Py_DECREF(triples);
+    sgpy_limiter *first = ask->members[0].limiter;
+    sgpy_router *router = sgpy_server_router(first->server);
+    if (router == NULL) {
+        sgpy_ask_free(ask);
+        return NULL;
+    }
+    return sgpy_ask_send(ask, router, first->timeout_ns);
+fail:
+    if (ask != NULL) {
+        sgpy_ask_free(ask);
+    }
+    Py_XDECREF(triples);
+    return NULL;
+}
