@@ -5,7 +5,7 @@
 
 Limiter, ConcurrencyLimiter: anything that can be counted; `sluicegate.sync` for threads.
 WebSocketRateLimiter, FastAPIWebSocketLimiter: WebSockets, by WebSocketLimits.
-Quota, MemoryStore: what they are made of. `sluicegate.testing`: a clock for tests.
+Quota, MemoryStore, RedisStore: what they are made of. `sluicegate.testing`: a clock for tests.
 
 Everything is imported when it is first asked for; no framework is.
 """
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from .quota import Quota, parse_quotas, parse_size
     from .reservation import Reservation
     from .stores import MemoryStore, open_store
-    from .websocket import InMemoryStorage, WebSocketLimits, WebSocketRateLimiter
+    from .stores.redis import RedisStore
+    from .websocket import (
+        InMemoryStorage,
+        RedisStorage,
+        WebSocketLimits,
+        WebSocketRateLimiter,
+    )
 
 __version__ = "0.1.0"
 
@@ -39,6 +45,8 @@ _WHERE = {
     "MemoryStore": "stores",
     "Quota": "quota",
     "RateLimitExceeded": "errors",
+    "RedisStorage": "websocket",
+    "RedisStore": "stores.redis",
     "Reservation": "reservation",
     "Slot": "_core",
     "StorageError": "errors",
@@ -64,6 +72,8 @@ __all__ = [
     "MemoryStore",
     "Quota",
     "RateLimitExceeded",
+    "RedisStorage",
+    "RedisStore",
     "Reservation",
     "Slot",
     "StorageError",

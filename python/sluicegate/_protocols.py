@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from . import _core
-from .stores import MemoryStore
+from .stores import Store
 from .waiting import StoreClock
 
 Outcome = TypeVar("Outcome", covariant=True)
@@ -33,6 +33,26 @@ class Claim(Protocol[Outcome]):
         """What to say to who may not stand behind these claims, or not any longer."""
 
 
+class ServerClaim(Protocol[Outcome]):
+    """The same of what a server has."""
+
+    @property
+    def table(self) -> _core.Table: ...
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def clock(self) -> StoreClock: ...
+
+    async def attempt(self, left: float) -> tuple[bool, Outcome, float]: ...
+
+    async def look(self) -> None:
+        """Asks what `too_late` goes by."""
+
+    def too_late(self, ahead: Sequence[Any], left: float) -> bool: ...
+
+    async def refusal(self, ahead: Sequence[Any]) -> Outcome: ...
+
+
 class Cancellable(Protocol):
     """A timer."""
 
@@ -42,5 +62,5 @@ class Cancellable(Protocol):
 class StoreUser(Protocol):
     """What has state in a store: a limiter, a concurrency limiter."""
 
-    def _use_store(self, store: MemoryStore | None) -> None:
+    def _use_store(self, store: Store | None) -> None:
         """Moves to that store; None: back to the one it was made with."""

@@ -11,7 +11,7 @@ from . import _core
 from ._support import DONE, Done, check_number, key_bytes
 from .claims import HitClaim, ReserveClaim
 from .quota import as_quotas
-from .stores import MemoryStore, attach, open_store
+from .stores import Store, attach, open_store
 from .stores.layout import Layout, Quotas, arrange, shape_error
 from .waiting import wake, wake_table
 
@@ -30,10 +30,15 @@ class BaseLimiter(_core.Limiter):
     either. All of them admit an event or none is charged.
     `store`: a store or its URL; None is this process's memory.
     `name`: limiters of one name on one store share their state, whatever their numbers;
-    unnamed ones in memory share nothing.
-    `on_store_error`, `timeout` (seconds a check may take at most), `deny_cache` (seconds)
-    and `lease` (units) are for stores outside the process: memory does not fail, and is
-    asked at its own speed, so that over memory they are checked and change nothing.
+    unnamed ones in memory share nothing; over a server it is required.
+    The rest is for stores outside the process; memory does not fail, and is asked at its
+    own speed, so that over memory it is checked and changes nothing.
+    `timeout`: seconds that a check may take at most. `on_store_error`: what it comes to
+    where the store does not decide: "raise" (StoreError), "allow", "deny", or "local" (the
+    whole quotas in this process's memory); the decision is `degraded` then.
+    `deny_cache`: for how many seconds at most a refused key is refused without a question.
+    `lease`: units of a key that are drawn at once, to be spent without a question for up to
+    a second.
     `shadow`: decides, counts, reports and admits. `enabled`: False admits all, uncounted.
 
     ValueError or TypeError for what makes no sense, and for a name that another shape has.
@@ -60,7 +65,7 @@ class BaseLimiter(_core.Limiter):
         self,
         quotas: QuotasArgument,
         *,
-        store: MemoryStore | str | None = None,
+        store: Store | str | None = None,
         name: str | None = None,
         on_store_error: OnStoreError = "raise",
         timeout: float = 0.5,
@@ -85,12 +90,27 @@ class BaseLimiter(_core.Limiter):
         self._layout = self._store.layout(name, given)
         self._home = (self._store, table, self._layout)
         super().__init__(table, self._arranged(given), shadow=shadow, enabled=enabled)
+        self._ask_server()
         attach(self)
 
     @property
-    def store(self) -> MemoryStore:
+    def store(self) -> Store:
         """Where its state lives now."""
         return self._store
+
+    def _ask_server(self) -> None:
+        """Over a store outside the process, its server decides from now on."""
+        server = self._store.server(self.name)
+        if server is not None:
+            self._serve(
+                server,
+                self.on_store_error,
+                self.timeout,
+                self.deny_cache or 0.0,
+                self.lease or 0,
+            )
+        elif self.server is not None:
+            self._serve(None)
 
     def update(self, quotas: QuotasArgument) -> Done:
         """Changes the numbers at once (it need not be awaited), and keeps the state: gcra
@@ -121,7 +141,7 @@ class BaseLimiter(_core.Limiter):
             )
         return arranged
 
-    def _use_store(self, store: MemoryStore | None) -> None:
+    def _use_store(self, store: Store | None) -> None:
         quotas = self.quotas
         if store is None or store is self._home[0]:
             self._store, table, self._layout = self._home
@@ -134,6 +154,7 @@ class BaseLimiter(_core.Limiter):
                 name, table = None, store.table(None, quotas)
             self._store, self._layout = store, store.layout(name, quotas)
         self._rebind(table, self._arranged(quotas))
+        self._ask_server()
 
     def _wake(self, key: _core.Key) -> None:
         wake(self.table, key_bytes(key))

@@ -11,10 +11,10 @@ from ._support import key_bytes
 from .reservation import own_cost
 from .waiting import StoreClock
 
-__all__ = ["HitClaim", "ReserveClaim"]
+__all__ = ["SHORTEST", "HitClaim", "ReserveClaim", "SlotClaim", "above", "comes"]
 
 _NOISE = 2e-9
-_SHORTEST = 1e-3  # seconds a refusal names at least, where units are there but not its turn
+SHORTEST = 1e-3  # seconds a refusal names at least, where units are there but not its turn
 
 
 class HitClaim:
@@ -35,11 +35,11 @@ class HitClaim:
     def attempt(self, left: float) -> tuple[bool, Any, float]:
         # looks first: what waits on is no refusal, and is not counted as one
         seen = self.limiter.peek_nowait(self._given, self.cost)
-        if not seen.allowed and _comes(seen, left):
+        if not seen.allowed and comes(seen, left):
             return False, None, seen.retry_after
         outcome = self.charge()
         decision = self.decision_of(outcome)
-        if not decision.allowed and _comes(decision, left):  # another thread was faster
+        if not decision.allowed and comes(decision, left):  # another thread was faster
             return False, None, decision.retry_after
         return True, outcome, 0.0
 
@@ -52,7 +52,7 @@ class HitClaim:
 
     def too_late(self, ahead: Sequence[Any], left: float) -> bool:
         wait = self._project(ahead)
-        return isinf(wait) or _above(wait, left)
+        return isinf(wait) or above(wait, left)
 
     def refusal(self, ahead: Sequence[Any]) -> Any:
         seen = self.limiter.peek_nowait(self._given, self.cost)
@@ -62,7 +62,7 @@ class HitClaim:
                 quota=seen.quota,
                 limit=seen.limit,
                 remaining=seen.remaining,
-                retry_after=max(self._project(ahead), seen.retry_after, _SHORTEST),
+                retry_after=max(self._project(ahead), seen.retry_after, SHORTEST),
                 reset_after=seen.reset_after,
             )
         )
@@ -80,11 +80,11 @@ class HitClaim:
             return self.limiter.project_nowait(self._given, [self.cost])
 
 
-def _comes(decision: _core.Decision, left: float) -> bool:
-    return not isinf(decision.retry_after) and not _above(decision.retry_after, left)
+def comes(decision: _core.Decision, left: float) -> bool:
+    return not isinf(decision.retry_after) and not above(decision.retry_after, left)
 
 
-def _above(seconds: float, left: float) -> bool:
+def above(seconds: float, left: float) -> bool:
     """What is left is a difference of floats: a nanosecond or two are its noise."""
     return seconds > (left + _NOISE if left > 0 else 0.0)
 

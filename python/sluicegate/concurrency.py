@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._support import check_number, key_bytes
+from . import releasing as releasing  # who waits for a slot is woken
+from ._support import check_number
 from .base import check_name, wait_timeout
 from .claims import SlotClaim
 from .errors import RateLimitExceeded
-from .stores import MemoryStore, attach, open_store
-from .waiting import wait_in_task, wake
+from .stores import MemoryStore, Store, attach, open_store
+from .waiting import wait_in_task
+
+if TYPE_CHECKING:
+    from .stores.redis.held import Held
 
 __all__ = ["BaseConcurrencyLimiter", "ConcurrencyLimiter"]
-
-
-def _released(table: _core.Table, key: _core.Key) -> None:
-    """However a slot was given back, also by being forgotten: its next holder may be waiting."""
-    wake(table, key_bytes(key))
-
-
-_core.set_released(_released)
 
 
 class BaseConcurrencyLimiter:
@@ -37,7 +33,7 @@ class BaseConcurrencyLimiter:
         self,
         limit: int,
         *,
-        store: MemoryStore | str | None = None,
+        store: Store | str | None = None,
         name: str | None = None,
         ttl: float = 30,
     ) -> None:
@@ -56,7 +52,7 @@ class BaseConcurrencyLimiter:
         return self._slots.limit
 
     @property
-    def store(self) -> MemoryStore:
+    def store(self) -> Store:
         """Where its slots are now."""
         return self._store
 
@@ -67,6 +63,7 @@ class BaseConcurrencyLimiter:
 
     def acquire_nowait(self, key: _core.Key) -> _core.Slot | None:
         """A slot if one is free, at once; it may be there before those who wait."""
+        self._in_memory("acquire")
         return self._slots.acquire_nowait(key)
 
     def release_nowait(self, slot: _core.Slot) -> bool:
@@ -75,7 +72,38 @@ class BaseConcurrencyLimiter:
 
     def count_nowait(self, key: _core.Key) -> int:
         """How many slots of the key are held."""
+        self._in_memory("count")
         return self._slots.count_nowait(key)
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether a server keeps its slots."""
+        return not isinstance(self._store, MemoryStore)
+
+    def _in_memory(self, what: str) -> None:
+        if self._elsewhere:
+            raise RuntimeError(
+                f"{what}_nowait needs slots in this process; these are on a server: "
+                f"await {what}(), or use sluicegate.sync"
+            )
+
+    async def _acquire_elsewhere(self, key: _core.Key, timeout: float) -> _core.Slot | None:
+        from .elsewhere import acquire
+
+        return await acquire(self._held(), self._table, key, self.limit, timeout)
+
+    async def _release_elsewhere(self, slot: _core.Slot) -> bool:
+        was_held = slot.release_nowait()
+        await self._held().given_back()
+        return was_held
+
+    async def _count_elsewhere(self, key: _core.Key) -> int:
+        return await self._held().count(key)
+
+    def _held(self) -> Held:
+        """What the running loop holds of a server's slots."""
+        assert not isinstance(self._store, MemoryStore)
+        return self._store.held(self.name, self.ttl)
 
     def _claim(self, key: _core.Key) -> SlotClaim:
         return SlotClaim(self._slots, self._table, key, self._store.clock)
@@ -86,7 +114,7 @@ class BaseConcurrencyLimiter:
         limit = f"{self.limit} slot{'s' if self.limit != 1 else ''}"
         return RateLimitExceeded(decision, f"Rate limit exceeded: {limit} held at once")
 
-    def _use_store(self, store: MemoryStore | None) -> None:
+    def _use_store(self, store: Store | None) -> None:
         self._store, self._table = (
             self._home
             if store is None or store is self._home[0]
@@ -110,10 +138,14 @@ class ConcurrencyLimiter(BaseConcurrencyLimiter):
         First come first served; who cannot wait does not overtake those who do.
         """
         seconds = wait_timeout(timeout)
+        if self._elsewhere:
+            return await self._acquire_elsewhere(key, seconds)
         return await wait_in_task(self._claim(key), seconds)
 
     async def release(self, slot: _core.Slot) -> bool:
         """Gives the slot back; False if it was not held any more."""
+        if self._elsewhere:
+            return await self._release_elsewhere(slot)
         return self.release_nowait(slot)
 
     def hold(self, key: _core.Key, timeout: float | None = 0) -> Hold:
@@ -122,6 +154,8 @@ class ConcurrencyLimiter(BaseConcurrencyLimiter):
 
     async def count(self, key: _core.Key) -> int:
         """How many slots of the key are held."""
+        if self._elsewhere:
+            return await self._count_elsewhere(key)
         return self.count_nowait(key)
 
 
@@ -144,4 +178,4 @@ class Hold:
         return slot
 
     async def __aexit__(self, *exception: Any) -> None:
-        self._limiter.release_nowait(self._slots.pop())
+        await self._limiter.release(self._slots.pop())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from . import _core
-from .stores import MemoryStore
+from .stores import Store
 from .websocket.connection import LimitedConnection
 from .websocket.excess import POLICY_VIOLATION, Notify, OnExcess
 from .websocket.failure import Policy
@@ -50,7 +50,7 @@ class FastAPIWebSocketLimiter:
         self,
         limits: Limits | None = None,
         get_client_id: GetClientId | None = None,
-        storage: MemoryStore | str | None = None,
+        storage: Store | str | None = None,
         on_violation: OnViolation | None = None,
         *,
         name: str = "websocket",

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import _core
-from ._support import own
+from . import _core, elsewhere
+from ._support import check_number, own
 from .base import BaseLimiter, wait_bounds, wait_timeout
 from .errors import RateLimitExceeded
-from .reservation import Reservation
+from .reservation import Reservation, own_cost
 from .waiting import wait_in_task
 
 __all__ = ["Handle", "Limiter", "hit_all"]
@@ -25,10 +25,14 @@ class Handle(_core.Handle):
 
         async def hit(self, cost: _core.Cost = 1) -> _core.Decision:
             """Charges `cost`, or none of it. See Limiter.hit."""
+            if self.limiter.server is not None:
+                return await elsewhere.hit(self.limiter, self.key, cost)
             return self.hit_nowait(cost)
 
     async def peek(self, cost: _core.Cost = 1) -> _core.Decision:
         """What `hit` would come to; charges nothing."""
+        if self.limiter.server is not None:
+            return await elsewhere.peek(self.limiter, self.key, cost)
         return self.peek_nowait(cost)
 
 
@@ -53,27 +57,40 @@ class Limiter(BaseLimiter):
             An int is the cost to every quota; a mapping names quotas, those not named
             take 1. `quotas` are other numbers for this one event (a rate string, quotas).
             Never raises because of a limit: the decision is false when refused.
+            StoreError where a server does not decide and `on_store_error` is "raise".
             """
+            if self.server is not None:
+                return await elsewhere.hit(self, key, cost, quotas)
             return self.hit_nowait(key, cost, quotas=quotas)
 
     async def peek(self, key: _core.Key, cost: _core.Cost = 1) -> _core.Decision:
         """What `hit` would come to; charges nothing."""
+        if self.server is not None:
+            return await elsewhere.peek(self, key, cost)
         return self.peek_nowait(key, cost)
 
     async def check(self, key: _core.Key, cost: _core.Cost = 1) -> _core.Decision:
         """Like `hit`, but raises RateLimitExceeded, with the decision, when refused."""
-        decision = self.hit_nowait(key, cost)
+        decision = await self.hit(key, cost)
         if not decision:
             raise RateLimitExceeded(decision)
         return decision
 
     async def hit_many(self, pairs: Iterable[tuple[_core.Key, _core.Cost]]) -> list[_core.Decision]:
         """Hits each (key, cost) by itself, in order."""
+        if self.server is not None:
+            return await elsewhere.hit_many(self, pairs)
         return self.hit_many_nowait(pairs)
 
     @staticmethod
     async def hit_all(*triples: tuple[_core.Limiter, _core.Key, _core.Cost]) -> _core.Decision:
-        """Charges every (limiter, key, cost), or none of them; the decision that binds."""
+        """Charges every (limiter, key, cost), or none of them; the decision that binds.
+
+        Limiters of one Redis or Valkey store are one question. Over a cluster, and over several
+        stores, each is reserved, and where one refuses the others get theirs back.
+        """
+        if any(getattr(one, "server", None) is not None for one, *_ in triples):
+            return await elsewhere.hit_all(triples)
         return _core.hit_all_nowait(triples)[0]
 
     async def wait(
@@ -91,6 +108,8 @@ class Limiter(BaseLimiter):
         A cancelled task gives its turn to the next.
         """
         seconds = wait_bounds(timeout, max_waiters)
+        if self.server is not None:
+            return await elsewhere.wait(self, key, cost, seconds, max_waiters)
         if self.shadow or not self.enabled:
             return self.hit_nowait(key, cost)
         return await wait_in_task(self._hit_claim(key, cost), seconds, max_waiters)
@@ -108,6 +127,11 @@ class Limiter(BaseLimiter):
         `timeout`: None decides at once, a number of seconds waits for its turn as `wait`
         does. For `ttl` seconds the reservation can be settled; after that it is charged.
         """
+        if self.server is not None:
+            check_number(ttl, "ttl")
+            seconds = None if timeout is None else wait_timeout(timeout)
+            decision, ticket = await elsewhere.reserve(self, key, cost, seconds, ttl)
+            return Reservation(self, key, own_cost(cost), decision, ticket)
         claim = self._reserve_claim(key, cost, ttl)
         if timeout is None or self.shadow or not self.enabled:
             wait_timeout(timeout)
@@ -118,25 +142,40 @@ class Limiter(BaseLimiter):
 
     async def penalize(self, key: _core.Key, cost: _core.Cost = 1) -> None:
         """Charges `cost` even past the limit, by at most one burst."""
-        self.penalize_nowait(key, cost)
+        if self.server is not None:
+            await elsewhere.change(self, "penalize", key, cost)
+        else:
+            self.penalize_nowait(key, cost)
 
     async def reward(self, key: _core.Key, cost: _core.Cost = 1) -> None:
         """Gives `cost` back, at most to full."""
-        self.reward_nowait(key, cost)
+        if self.server is not None:
+            await elsewhere.change(self, "reward", key, cost)
+        else:
+            self.reward_nowait(key, cost)
         self._wake(key)
 
     async def reset(self, key: _core.Key) -> None:
         """Forgets the key: charges, ban and open reservations."""
-        self.reset_nowait(key)
+        if self.server is not None:
+            await elsewhere.change(self, "reset", key)
+        else:
+            self.reset_nowait(key)
         self._wake(key)
 
     async def ban(self, key: _core.Key, seconds: float) -> None:
         """Refuses all of this key for that long; `retry_after` counts it down."""
-        self.ban_nowait(key, seconds)
+        if self.server is not None:
+            await elsewhere.change(self, "ban", key, seconds)
+        else:
+            self.ban_nowait(key, seconds)
 
     async def unban(self, key: _core.Key) -> None:
         """Lifts the ban; what was charged before it still counts."""
-        self.unban_nowait(key)
+        if self.server is not None:
+            await elsewhere.change(self, "unban", key)
+        else:
+            self.unban_nowait(key)
         self._wake(key)
 
     def bind(self, key: _core.Key) -> Handle:

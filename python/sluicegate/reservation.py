@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from . import _core
 from ._support import key_bytes
+from .errors import StoreError
 from .waiting import wake
 
 __all__ = ["BaseReservation", "Reservation"]
+
+log = logging.getLogger("sluicegate")
 
 
 class BaseReservation:
@@ -26,7 +31,7 @@ class BaseReservation:
         key: _core.Key,
         cost: _core.Cost,
         decision: _core.Decision,
-        receipt: _core.Receipt | None,
+        receipt: _core.Receipt | _core.Ticket | None,
     ) -> None:
         self.decision = decision
         self._receipt = receipt
@@ -42,14 +47,31 @@ class BaseReservation:
         """Whether it can still be settled."""
         return self._receipt is not None and self._receipt.open
 
-    def _settle(self, actual: _core.Cost) -> None:
+    def _settle(self, actual: _core.Cost) -> Coroutine[Any, Any, None] | None:
+        """Settles it, if it is open: at once in memory, else by what is to be awaited."""
         receipt = self._receipt
-        if receipt is not None and receipt.open:
-            receipt.settle_nowait(actual)
-            wake(self._table, self._key)  # something may have come back
+        if receipt is None or not receipt.open:
+            return None
+        if not isinstance(receipt, _core.Receipt):
+            return self._settle_elsewhere(receipt, actual)
+        receipt.settle_nowait(actual)
+        wake(self._table, self._key)  # something may have come back
+        return None
 
-    def _leave(self, failed: bool) -> None:
-        self._settle(0 if failed else self._cost)
+    async def _settle_elsewhere(self, ticket: _core.Ticket, actual: _core.Cost) -> None:
+        future = ticket.settle(actual)
+        if future is not None:
+            await future
+            wake(self._table, self._key)
+
+    async def _leave(self, failed: bool) -> None:
+        pending = self._settle(0 if failed else self._cost)
+        if pending is not None:
+            try:
+                await pending
+            except StoreError as error:
+                # What was reserved stays charged, and the block's own exception counts.
+                log.warning("a reservation was not settled: %s", error)
 
     def __repr__(self) -> str:
         state = "open" if self.open else "settled" if self else "refused"
@@ -70,17 +92,19 @@ class Reservation(BaseReservation):
         Less: what is still counted of the rest comes back. More: the rest is charged,
         past the limit if need be.
         """
-        self._settle(actual)
+        pending = self._settle(actual)
+        if pending is not None:
+            await pending
 
     async def cancel(self) -> None:
         """Settles at nothing."""
-        self._settle(0)
+        await self.settle(0)
 
     async def __aenter__(self) -> Reservation:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._leave(kind is not None)
+        await self._leave(kind is not None)
 
 
 def own_cost(cost: _core.Cost) -> _core.Cost:

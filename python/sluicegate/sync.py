@@ -6,16 +6,17 @@ limiters of the same name and store.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
-from . import _core
+from . import _core, elsewhere
 from ._core import Decision
-from ._support import own
+from ._support import check_number, own
 from .base import BaseLimiter, wait_bounds, wait_timeout
 from .concurrency import BaseConcurrencyLimiter
 from .errors import RateLimitExceeded, StorageError, StoreError, StoreFullError
 from .quota import Quota, parse_quotas
-from .reservation import BaseReservation
+from .reservation import BaseReservation, own_cost
 from .stores import MemoryStore, open_store
 from .waiting import wait_in_thread
 
@@ -37,13 +38,28 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
+
+
+def run(asked: Coroutine[Any, Any, T]) -> T:
+    """What a question to a server comes to; this thread waits, another one asks."""
+    from .stores.redis import background
+
+    return background.run(asked)
+
+
 class Handle(_core.Handle):
     """A limiter and a key that is prepared: `hit` hashes nothing."""
 
     __slots__ = ()
 
     hit = _core.Handle.hit_nowait
-    peek = _core.Handle.peek_nowait
+
+    def peek(self, cost: _core.Cost = 1) -> Decision:
+        """What `hit` would come to; charges nothing."""
+        if self.limiter.server is not None:
+            return run(elsewhere.peek(self.limiter, self.key, cost))
+        return self.peek_nowait(cost)
 
 
 class Reservation(BaseReservation):
@@ -60,17 +76,22 @@ class Reservation(BaseReservation):
         Less: what is still counted of the rest comes back. More: the rest is charged,
         past the limit if need be.
         """
-        self._settle(actual)
+        pending = self._settle(actual)
+        if pending is not None:
+            run(pending)
 
     def cancel(self) -> None:
         """Settles at nothing."""
-        self._settle(0)
+        self.settle(0)
 
     def __enter__(self) -> Reservation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._leave(kind is not None)
+        if isinstance(self._receipt, _core.Receipt):
+            self._settle(0 if kind is not None else self._cost)
+        elif self.open:
+            run(self._leave(kind is not None))
 
 
 class Limiter(BaseLimiter):
@@ -79,14 +100,26 @@ class Limiter(BaseLimiter):
     __slots__ = ()
 
     hit = _core.Limiter.hit_nowait
-    peek = _core.Limiter.peek_nowait
-    hit_many = _core.Limiter.hit_many_nowait
-    penalize = _core.Limiter.penalize_nowait
-    ban = _core.Limiter.ban_nowait
+
+    def _hit_elsewhere(self, key: _core.Key, cost: _core.Cost = 1, quotas: Any = None) -> Decision:
+        """What C calls for a hit over a server."""
+        return run(elsewhere.hit(self, key, cost, quotas))
+
+    def peek(self, key: _core.Key, cost: _core.Cost = 1) -> Decision:
+        """What `hit` would come to; charges nothing."""
+        if self.server is not None:
+            return run(elsewhere.peek(self, key, cost))
+        return self.peek_nowait(key, cost)
+
+    def hit_many(self, pairs: Iterable[tuple[_core.Key, _core.Cost]]) -> list[Decision]:
+        """Hits each (key, cost) by itself, in order."""
+        if self.server is not None:
+            return run(elsewhere.hit_many(self, pairs))
+        return self.hit_many_nowait(pairs)
 
     def check(self, key: _core.Key, cost: _core.Cost = 1) -> Decision:
         """Like `hit`, but raises RateLimitExceeded, with the decision, when refused."""
-        decision = self.hit_nowait(key, cost)
+        decision = self.hit(key, cost)
         if not decision:
             raise RateLimitExceeded(decision)
         return decision
@@ -94,6 +127,8 @@ class Limiter(BaseLimiter):
     @staticmethod
     def hit_all(*triples: tuple[_core.Limiter, _core.Key, _core.Cost]) -> Decision:
         """Charges every (limiter, key, cost), or none of them; the decision that binds."""
+        if any(getattr(one, "server", None) is not None for one, *_ in triples):
+            return run(elsewhere.hit_all(triples))
         return _core.hit_all_nowait(triples)[0]
 
     def wait(
@@ -110,6 +145,8 @@ class Limiter(BaseLimiter):
         however long), when `max_waiters` wait already, or when it never can be admitted.
         """
         seconds = wait_bounds(timeout, max_waiters)
+        if self.server is not None:
+            return run(elsewhere.wait(self, key, cost, seconds, max_waiters))
         if self.shadow or not self.enabled:
             return self.hit_nowait(key, cost)
         decision: Decision = wait_in_thread(self._hit_claim(key, cost), seconds, max_waiters)
@@ -128,6 +165,11 @@ class Limiter(BaseLimiter):
         `timeout`: None decides at once, a number of seconds waits for its turn as `wait`
         does. For `ttl` seconds the reservation can be settled; after that it is charged.
         """
+        if self.server is not None:
+            check_number(ttl, "ttl")
+            wait = None if timeout is None else wait_timeout(timeout)
+            decision, ticket = run(elsewhere.reserve(self, key, cost, wait, ttl))
+            return Reservation(self, key, own_cost(cost), decision, ticket)
         claim = self._reserve_claim(key, cost, ttl)
         if timeout is None or self.shadow or not self.enabled:
             wait_timeout(timeout)
@@ -136,19 +178,42 @@ class Limiter(BaseLimiter):
             decision, receipt = wait_in_thread(claim, wait_timeout(timeout))
         return Reservation(self, key, claim.cost, decision, receipt)
 
+    def penalize(self, key: _core.Key, cost: _core.Cost = 1) -> None:
+        """Charges `cost` even past the limit, by at most one burst."""
+        if self.server is not None:
+            run(elsewhere.change(self, "penalize", key, cost))
+        else:
+            self.penalize_nowait(key, cost)
+
+    def ban(self, key: _core.Key, seconds: float) -> None:
+        """Refuses all of this key for that long; `retry_after` counts it down."""
+        if self.server is not None:
+            run(elsewhere.change(self, "ban", key, seconds))
+        else:
+            self.ban_nowait(key, seconds)
+
     def reward(self, key: _core.Key, cost: _core.Cost = 1) -> None:
         """Gives `cost` back, at most to full."""
-        self.reward_nowait(key, cost)
+        if self.server is not None:
+            run(elsewhere.change(self, "reward", key, cost))
+        else:
+            self.reward_nowait(key, cost)
         self._wake(key)
 
     def reset(self, key: _core.Key) -> None:
         """Forgets the key: charges, ban and open reservations."""
-        self.reset_nowait(key)
+        if self.server is not None:
+            run(elsewhere.change(self, "reset", key))
+        else:
+            self.reset_nowait(key)
         self._wake(key)
 
     def unban(self, key: _core.Key) -> None:
         """Lifts the ban; what was charged before it still counts."""
-        self.unban_nowait(key)
+        if self.server is not None:
+            run(elsewhere.change(self, "unban", key))
+        else:
+            self.unban_nowait(key)
         self._wake(key)
 
     def bind(self, key: _core.Key) -> Handle:
@@ -167,14 +232,25 @@ class ConcurrencyLimiter(BaseConcurrencyLimiter):
 
     __slots__ = ()
 
-    release = BaseConcurrencyLimiter.release_nowait
-    count = BaseConcurrencyLimiter.count_nowait
+    def release(self, slot: _core.Slot) -> bool:
+        """Gives the slot back; False if it was not held any more."""
+        if self._elsewhere:
+            return run(self._release_elsewhere(slot))
+        return self.release_nowait(slot)
+
+    def count(self, key: _core.Key) -> int:
+        """How many slots of the key are held."""
+        if self._elsewhere:
+            return run(self._count_elsewhere(key))
+        return self.count_nowait(key)
 
     def acquire(self, key: _core.Key, timeout: float | None = 0) -> _core.Slot | None:
         """A slot, or None if none gets free within `timeout` seconds (None: however long).
 
         First come first served; who cannot wait does not overtake those who do.
         """
+        if self._elsewhere:
+            return run(self._acquire_elsewhere(key, wait_timeout(timeout)))
         return wait_in_thread(self._claim(key), wait_timeout(timeout))
 
     def hold(self, key: _core.Key, timeout: float | None = 0) -> Hold:
@@ -201,4 +277,4 @@ class Hold:
         return slot
 
     def __exit__(self, *exception: Any) -> None:
-        self._limiter.release_nowait(self._slots.pop())
+        self._limiter.release(self._slots.pop())

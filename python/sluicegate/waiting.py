@@ -23,9 +23,9 @@ from . import _core
 if TYPE_CHECKING:
     import asyncio
 
-    from ._protocols import Cancellable, Claim
+    from ._protocols import Cancellable, Claim, ServerClaim
 
-__all__ = ["sleep", "wait_in_task", "wait_in_thread", "wake", "wake_table"]
+__all__ = ["sleep", "wait_for_server", "wait_in_task", "wait_in_thread", "wake", "wake_table"]
 
 T = TypeVar("T")
 StoreClock = _core.Clock | Callable[[], float] | None
@@ -38,7 +38,7 @@ class _Waiter:
 
     __slots__ = ("claim",)
 
-    def __init__(self, claim: Claim[Any]) -> None:
+    def __init__(self, claim: Claim[Any] | ServerClaim[Any]) -> None:
         self.claim = claim
 
     def wake(self) -> bool:
@@ -96,13 +96,8 @@ def _turns(
     deadline = now() + timeout
     name = (id(claim.table), claim.key)
     with _lock:
-        queue = _queues.get(name)
-        if queue is not None and not queue.head().lives():
-            _wake_head(name, queue)
-            queue = _queues.get(name)
-        if queue is None:
-            queue = _queues[name] = _Queue(claim.table)
-        else:
+        queue = _queue_of(name, claim.table)
+        if queue.waiters:
             ahead = [other.claim for other in list(queue.waiters)]
             if len(ahead) >= max_waiters or claim.too_late(ahead, timeout):
                 return claim.refusal(ahead)
@@ -125,8 +120,19 @@ def _turns(
         _leave(name, queue, waiter)
 
 
-def _ahead(queue: _Queue, waiter: _Waiter) -> list[Claim[Any]]:
-    ahead: list[Claim[Any]] = []
+def _queue_of(name: tuple[int, bytes], table: _core.Table) -> _Queue:
+    """The queue of that name, or a new one, to which the caller adds; under the lock."""
+    queue = _queues.get(name)
+    if queue is not None and not queue.head().lives():
+        _wake_head(name, queue)
+        queue = _queues.get(name)
+    if queue is None:
+        queue = _queues[name] = _Queue(table)
+    return queue
+
+
+def _ahead(queue: _Queue, waiter: _Waiter) -> list[Any]:
+    ahead: list[Any] = []
     # a copy: a collected task may leave the queue in the middle, in this very thread
     for other in list(queue.waiters):
         if other is waiter:
@@ -184,7 +190,9 @@ def wake_table(table: _core.Table) -> None:
 class _TaskWaiter(_Waiter):
     __slots__ = ("_future", "_loop", "_woken")
 
-    def __init__(self, claim: Claim[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, claim: Claim[Any] | ServerClaim[Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
         super().__init__(claim)
         self._loop = loop
         self._future: asyncio.Future[None] | None = None
@@ -268,6 +276,42 @@ async def wait_in_task(claim: Claim[T], timeout: float, max_waiters: float = inf
         return end.value  # type: ignore[no-any-return]
     finally:
         turns.close()
+
+
+async def wait_for_server(claim: ServerClaim[T], timeout: float, max_waiters: float = inf) -> T:
+    """The same where each look and each attempt is a question to a server.
+
+    Who comes joins the queue before it looks: while it does, others come behind it.
+    """
+    waiter = _TaskWaiter(claim, running_loop())
+    deadline = time.monotonic() + timeout
+    name = (id(claim.table), claim.key)
+    with _lock:
+        queue = _queue_of(name, claim.table)
+        before = len(queue.waiters)
+        queue.waiters[waiter] = None
+    try:
+        if before > 0:
+            if before < max_waiters:
+                await claim.look()
+            ahead = _ahead(queue, waiter)
+            if before >= max_waiters or claim.too_late(ahead, deadline - time.monotonic()):
+                return await claim.refusal(ahead)
+        while True:
+            left = deadline - time.monotonic()
+            if waiter is queue.head():
+                done, outcome, pause = await claim.attempt(
+                    max(0.0, left) if max_waiters >= 1 else 0.0
+                )
+                if done:
+                    return outcome
+                await waiter.park(min(pause, max(deadline - time.monotonic(), 0.0)))
+            elif left > 0:
+                await waiter.park(left)
+            else:
+                return await claim.refusal(_ahead(queue, waiter))
+    finally:
+        _leave(name, queue, waiter)
 
 
 async def sleep(seconds: float, clock: StoreClock) -> None:

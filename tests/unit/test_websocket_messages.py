@@ -381,7 +381,7 @@ async def test_one_name_on_one_store_shares_and_without_a_store_nothing_is_share
 def test_two_shapes_under_one_name_are_an_error() -> None:
     store = MemoryStore()
     make(store)
-    with pytest.raises(ValueError, match="websocket:messages"):
+    with pytest.raises(ValueError, match=r"websocket\.messages"):
         make(store, algorithm="gcra")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 from weakref import WeakSet
 
 from .memory import MemoryStore, listed
@@ -11,22 +11,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .._protocols import StoreUser
+    from .redis import RedisStore
 
-__all__ = ["MemoryStore", "Store", "open_store"]
+__all__ = ["MemoryStore", "Store", "is_store", "open_store"]
 
-Store = MemoryStore  # what open_store returns; other stores join it
+Store = Union[MemoryStore, "RedisStore"]
 
-_opened: dict[str, MemoryStore] = {}
+_opened: dict[str, Store] = {}
 _users: WeakSet[Any] = WeakSet()
-_overrides: list[MemoryStore] = []
+_overrides: list[Store] = []
 
 
-def open_store(store: MemoryStore | str | None = None) -> MemoryStore:
+def is_store(object_: object) -> bool:
+    """Whether it is a native store."""
+    if isinstance(object_, MemoryStore):
+        return True
+    # not imported before it is needed: it wants hiredis
+    return any(kind.__name__ == "RedisStore" and kind.__module__ == "sluicegate.stores.redis.store"
+               for kind in type(object_).__mro__)  # fmt: skip
+
+
+def open_store(store: Any = None) -> Store:
     """The store that an argument `store=` means.
 
     None and "memory://" are the one default store of this process;
     "memory://?max_keys=1000&max_bytes=64MB&on_full=deny" is one of its own, the same for
-    the same text; a store is itself. ValueError for other URLs, TypeError for the rest.
+    the same text; so is "redis://..." or another URL of a `RedisStore`. A client of the
+    packages redis or valkey lends its settings to a new RedisStore; a store is itself.
+    ValueError for other URLs, TypeError for the rest.
     """
     if store is None:
         store = "memory://"
@@ -34,26 +46,43 @@ def open_store(store: MemoryStore | str | None = None) -> MemoryStore:
         opened = _opened.get(store)
         # setdefault: of two threads that come at once both get one store
         return opened or _opened.setdefault(store, _from_url(store))
-    if isinstance(store, MemoryStore):
-        return store
+    if is_store(store):
+        return store  # type: ignore[no-any-return]
+    if type(store).__module__.split(".")[0] in ("redis", "valkey"):
+        from .redis import RedisStore
+
+        return RedisStore(store)
     raise TypeError(
-        f"a store is a URL as 'memory://', a MemoryStore or None, not {type(store).__name__}"
+        "a store is a URL as 'memory://' or 'redis://localhost', a MemoryStore, a RedisStore, a "
+        f"client of the packages redis or valkey, or None, not {type(store).__name__}"
     )
 
 
-def _from_url(url: str) -> MemoryStore:
+def _from_url(url: str) -> Store:
+    from urllib.parse import urlsplit
+
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    if scheme == "memory":
+        return _memory_from(url)
+    if scheme == "unix" or scheme.startswith(("redis", "valkey")):
+        from .redis import RedisStore
+
+        return RedisStore(url)
+    # the rest of it may hold a password
+    raise ValueError(
+        f"there is no store for {scheme or 'text without a scheme'}"
+        f"{'://' if scheme else ''}: there are memory:// "
+        f"(memory://?max_keys=100000&max_bytes=64MB&on_full=deny), redis://, rediss://, unix://, "
+        f"valkey://, valkeys://, redis+sentinel:// and redis+cluster://"
+    )
+
+
+def _memory_from(url: str) -> MemoryStore:
     from urllib.parse import parse_qsl, urlsplit
 
     from ..quota import parse_size
 
     parts = urlsplit(url)
-    if parts.scheme != "memory" or "://" not in url:
-        # the rest of it may hold a password
-        raise ValueError(
-            f"there is no store for {parts.scheme or 'text without a scheme'}"
-            f"{'://' if parts.scheme else ''}: this version has memory:// "
-            f"(memory://?max_keys=100000&max_bytes=64MB&on_full=deny)"
-        )
     if parts.netloc or parts.path.strip("/") or parts.fragment:
         raise ValueError("memory:// has neither host nor path: give a limiter a name instead")
     options: dict[str, Any] = {}
@@ -85,13 +114,13 @@ def users() -> Iterator[Any]:
     return iter(listed(_users))
 
 
-def override(store: MemoryStore) -> None:
+def override(store: Store) -> None:
     """Moves all users, and those to come, to that store. See sluicegate.testing."""
     _overrides.append(store)
     _move()
 
 
-def restore(store: MemoryStore) -> None:
+def restore(store: Store) -> None:
     """Ends the last override by that store."""
     for place in range(len(_overrides) - 1, -1, -1):
         if _overrides[place] is store:

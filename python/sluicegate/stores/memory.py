@@ -85,6 +85,9 @@ class MemoryStore:
         """The places of that name's quotas; of no name, as they stand."""
         return self._named[name][1] if name is not None else layout_of(quotas)
 
+    def server(self, name: str | None) -> None:
+        """None: no server decides, the table does."""
+
     def slots(self, name: str | None) -> _core.Table:
         """Where a concurrency limiter of that name keeps its slots; of no name, a new place."""
         if self.clock is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .. import stores
 
@@ -11,7 +12,7 @@ __all__ = ["override"]
 
 
 @contextmanager
-def override(store: stores.MemoryStore | str | None = None) -> Iterator[stores.MemoryStore]:
+def override(store: stores.Store | str | None = None) -> Iterator[Any]:
     """Inside the block every limiter, made before or in it, uses `store` (None: a new one).
 
         with override(store=MemoryStore(clock=clock)) as store:

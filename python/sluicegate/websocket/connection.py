@@ -168,11 +168,12 @@ class LimitedConnection:
         if result["reason"] == "connection_not_found":
             return None  # the application has disconnected it
 
+        info = limiter.get_connection_info(connection_id)
+
         async def again() -> _core.Decision:
-            found = limiter._decide(connection_id, size, 1)
-            if isinstance(found, tuple):
-                found = found[2]
-            return _core.Decision(False, retry_after=float("inf")) if found is None else found
+            if info is None:
+                return _core.Decision(False, retry_after=float("inf"))
+            return await limiter._decide_again(info, size)
 
         return await self._excess.answer(decision, result, again, limiter.now)
 

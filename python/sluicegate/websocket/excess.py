@@ -7,7 +7,7 @@ from math import isinf
 from typing import Any, Literal, Protocol
 
 from .. import _core
-from ..stores import MemoryStore
+from ..stores import Store
 from .words import whole_seconds
 
 __all__ = ["Excess", "OnExcess", "Peer", "close_of"]
@@ -39,7 +39,7 @@ class Excess:
     def __init__(
         self,
         peer: Peer,
-        store: MemoryStore,
+        store: Store,
         mode: OnExcess,
         max_delay: float,
         notify: Notify | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from ..errors import StoreError, StoreFullError
 from .plans import Plans
 from .violations import log
 
@@ -29,11 +30,12 @@ class Failure:
         self._local: Plans | None = None
         self._now = False
 
-    def begins(self) -> Policy:
+    def begins(self, error: StoreError) -> Policy:
         """The store has failed: what is to be done."""
         if not self._now:
             self._now = True
-            log().warning("the store of limiter %r is full; now: %s", self._name, self.policy)
+            what = "is full" if isinstance(error, StoreFullError) else f"does not decide ({error})"
+            log().warning("the store of limiter %r %s; now: %s", self._name, what, self.policy)
         return self.policy
 
     def ends(self) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, KeysView, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from .. import _core
-from ..errors import StoreFullError
+from ..elsewhere import hit_in_detail
+from ..errors import StoreError, StoreFullError
 from ..quota import as_quotas
-from ..stores import MemoryStore, attach, open_store
+from ..stores import MemoryStore, Store, attach, open_store
 from .failure import Failure, Policy
 from .groups import Groups
 from .limits import WebSocketLimits
@@ -47,7 +49,7 @@ class WebSocketRateLimiter(_core.Connections):
     def __init__(
         self,
         limits: Limits | None = None,
-        storage: MemoryStore | str | None = None,
+        storage: Store | str | None = None,
         on_violation: OnViolation | None = None,
         *,
         name: str = "websocket",
@@ -74,8 +76,9 @@ class WebSocketRateLimiter(_core.Connections):
         self._max_refusals = () if max_refusals is None else as_quotas(max_refusals)
         self._shared = name if storage is not None else None
         store = open_store(storage)
+        self._policy = on_store_error
         self._own = self._plans_on(store)
-        self._others: WeakKeyDictionary[MemoryStore, Plans] = WeakKeyDictionary()
+        self._others: WeakKeyDictionary[Store, Plans] = WeakKeyDictionary()
         self._failure = Failure(
             on_store_error, name, lambda: self._plans_on(MemoryStore(clock=store.clock))
         )
@@ -97,13 +100,14 @@ class WebSocketRateLimiter(_core.Connections):
         client = client_key(client_id)
         limits = self._limits_of(client)
         try:
-            kind, decision = self._plans.open(limits, client)
-        except StoreFullError:
-            policy = self._failure.begins()
+            kind, decision = await self._plans.open(limits, client)
+        except StoreError as error:
+            policy = self._failure.begins(error)
             if policy == "raise":
                 raise
             if policy == "local":
-                kind, decision = self._failure.local.open(limits, client)
+                kind, decision = await self._failure.local.open(limits, client)
+                decision = _degraded(decision)
             else:
                 kind, decision = "", _core.Decision(policy == "allow", degraded=True)
         else:
@@ -128,7 +132,7 @@ class WebSocketRateLimiter(_core.Connections):
         client = client_key(client_id)
         await self.unregister_connection(connection_id)
         plan = self._plans.of(self._limits_of(client))
-        held, place = self._claim(plan, client)
+        held, place = await self._claim(plan, client)
         if not held:
             await self._no_place(plan, client, connection_id)
             return False
@@ -152,7 +156,7 @@ class WebSocketRateLimiter(_core.Connections):
         if info.client_id == client:
             return True
         plan = self._plans.of(self._limits_of(client))
-        held, place = self._claim(plan, client)
+        held, place = await self._claim(plan, client)
         if not held:
             await self._no_place(plan, client, connection_id)
             return False
@@ -187,6 +191,8 @@ class WebSocketRateLimiter(_core.Connections):
         if found.__class__ is not tuple:
             return found, {"allowed": True, "reason": "ok"}
         info, reason, decision, size = found
+        if reason == "elsewhere":
+            return await self._ask_server(info, size, cost)
         result = await self._refused(info, reason, decision, size, cost)
         if decision is None:
             decision = _core.Decision(
@@ -208,6 +214,8 @@ class WebSocketRateLimiter(_core.Connections):
         """The documented result of what C did not admit."""
         if info is None:
             return {"allowed": False, "reason": reason}
+        if reason == "elsewhere":
+            return (await self._ask_server(info, size, cost))[1]
         if reason == "internal_error":
             if decision is not None:  # the store's own on_full
                 return {"allowed": False, "reason": reason}
@@ -245,8 +253,12 @@ class WebSocketRateLimiter(_core.Connections):
         }
 
     async def statistics(self) -> dict[str, Any]:
-        """`get_statistics` as the store knows it; in memory that is the same."""
-        return self.get_statistics()
+        """`get_statistics` as the store knows it: over a server `active_connections` and
+        `unique_clients` are those of all processes, found by a scan of its keys; the rest is
+        this process's. In memory all is the same."""
+        found = self.get_statistics()
+        found.update(await self._plans.places.totals())
+        return found
 
     def get_connection_info(self, connection_id: Any) -> _core.ConnectionInfo | None:
         """A connection and its live counters, or None."""
@@ -258,7 +270,7 @@ class WebSocketRateLimiter(_core.Connections):
 
     async def count(self, client_id: str | bytes) -> int:
         """Places of the client that are taken in the store, those being set up included."""
-        return self._plans.places.count(client_key(client_id))
+        return await self._plans.places.count(client_key(client_id))
 
     @property
     def active_connections(self) -> Mapping[Any, _core.ConnectionInfo]:
@@ -276,7 +288,7 @@ class WebSocketRateLimiter(_core.Connections):
         return MappingProxyType(self._plans.tables)
 
     @property
-    def store(self) -> MemoryStore:
+    def store(self) -> Store:
         """Where the state is."""
         return self._plans.store
 
@@ -321,18 +333,18 @@ class WebSocketRateLimiter(_core.Connections):
                 self._plans.refusals.reset_nowait(_refusals_key(info))
         return info
 
-    def _claim(self, plan: Plan, client: str | bytes) -> tuple[bool, Place | None]:
+    async def _claim(self, plan: Plan, client: str | bytes) -> tuple[bool, Place | None]:
         """Whether a place was had, and the place (None: the policy lets it do without)."""
         limit = plan.limits.max_concurrent_connections
         try:
-            place = self._plans.places.claim(client, limit)
-        except StoreFullError:
-            policy = self._failure.begins()
+            place = await self._plans.places.claim(client, limit)
+        except StoreError as error:
+            policy = self._failure.begins(error)
             if policy == "raise":
                 raise
             if policy != "local":
                 return policy == "allow", None
-            place = self._failure.local.places.claim(client, limit)
+            place = await self._failure.local.places.claim(client, limit)
         return place is not None, place
 
     async def _no_place(self, plan: Plan, client: str | bytes, connection_id: Any) -> None:
@@ -355,11 +367,11 @@ class WebSocketRateLimiter(_core.Connections):
 
     # ---- stores that change or fail
 
-    def _plans_on(self, store: MemoryStore) -> Plans:
+    def _plans_on(self, store: Store) -> Plans:
         several = not isinstance(self.limits, WebSocketLimits)
-        return Plans(store, self._shared, several, self._max_refusals)
+        return Plans(store, self._shared, several, self._max_refusals, self._policy)
 
-    def _use_store(self, store: MemoryStore | None) -> None:
+    def _use_store(self, store: Store | None) -> None:
         """For `sluicegate.testing.override`."""
         if store is None or store is self._own.store:
             self._plans = self._own
@@ -371,13 +383,59 @@ class WebSocketRateLimiter(_core.Connections):
         for info in list(self._live.values()):
             self._put(info, self._plans.of(info._plan.limits))
 
+    async def _ask_server(
+        self, info: _core.ConnectionInfo, size: int, cost: int
+    ) -> tuple[_core.Decision, dict[str, Any]]:
+        """A message that a server decides: the decision, and the documented result."""
+        plan: Plan = info._plan
+        decision, refusals, remaining = await hit_in_detail(
+            plan.messages, info.client_id, plan.costs(size, cost)
+        )
+        if not decision.allowed:
+            if decision.degraded and not refusals and decision.quota is None:
+                return decision, {"allowed": False, "reason": "internal_error"}
+            # of several the first of the documented order is told: messages, then bytes
+            of_bytes = refusals != 0 and refusals & ~plan.byte_quotas == 0
+            reason = "bandwidth_exceeded" if of_bytes else "rate_limit_exceeded"
+            return decision, await self._refused(info, reason, decision, size, cost)
+        self._count(info, size)
+        result = {
+            "allowed": True,
+            "reason": "ok",
+            "remaining": plan.remaining_messages(remaining),
+        }
+        if decision.degraded:
+            result["degraded"] = True
+        return decision, result
+
+    async def _decide_again(self, info: _core.ConnectionInfo, size: int) -> _core.Decision:
+        """A message that was refused and has waited: no new violation."""
+        found = self._decide(info.connection_id, size, 1)
+        if not isinstance(found, tuple):
+            return found  # type: ignore[no-any-return]
+        if found[1] != "elsewhere":
+            return _core.Decision(False, retry_after=inf) if found[2] is None else found[2]
+        plan: Plan = info._plan
+        decision, _, _ = await hit_in_detail(plan.messages, info.client_id, plan.costs(size, 1))
+        if decision.allowed:
+            self._count(info, size)
+        return decision
+
+    def _count(self, info: _core.ConnectionInfo, size: int) -> None:
+        info.message_count += 1
+        info.bytes_sent += size
+        info.last_message_time = time.time()
+        self.total_messages += 1
+        self.total_bytes += size
+
     async def _without_store(
         self, info: _core.ConnectionInfo, size: int, cost: int
     ) -> dict[str, Any]:
         """A message that the store could not decide."""
-        policy = self._failure.begins()
+        full = StoreFullError(f"the store of limiter {self.name!r} is full")
+        policy = self._failure.begins(full)
         if policy == "raise":
-            raise StoreFullError(f"the store of limiter {self.name!r} is full")
+            raise full
         if policy == "deny":
             return {"allowed": False, "reason": "internal_error"}
         if policy == "local":
@@ -387,11 +445,22 @@ class WebSocketRateLimiter(_core.Connections):
                 of_bytes = decision.quota in info._plan.limits.quotas_of("bytes")
                 reason = "bandwidth_exceeded" if of_bytes else "rate_limit_exceeded"
                 return await self._refused(info, reason, decision, size)
-        info.message_count += 1
-        info.bytes_sent += size
-        self.total_messages += 1
-        self.total_bytes += size
+        self._count(info, size)
         return {"allowed": True, "reason": "ok", "remaining": None, "degraded": True}
+
+
+def _degraded(decision: _core.Decision) -> _core.Decision:
+    """The same, as one that the store did not make."""
+    return _core.Decision(
+        decision.allowed,
+        quota=decision.quota,
+        limit=decision.limit,
+        remaining=decision.remaining,
+        retry_after=decision.retry_after,
+        reset_after=decision.reset_after,
+        degraded=True,
+        shadow=decision.shadow,
+    )
 
 
 def _refusals_key(info: _core.ConnectionInfo) -> str:

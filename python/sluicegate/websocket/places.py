@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _core
 from .groups import Groups
 from .tasks import TaskWatch, running_loop, running_task
 
-__all__ = ["HOLD", "Place", "Places"]
+if TYPE_CHECKING:
+    from ..stores.redis import RedisStore
+
+__all__ = ["HOLD", "TTL", "Place", "Places", "ServerPlaces"]
 
 HOLD = 10.0  # seconds that a reservation lasts
+TTL = 30.0  # seconds after which a server gives back the places of a process that died
 
 Client = str | bytes
 
@@ -35,9 +39,9 @@ class Place:
     def __init__(self) -> None:
         self._slot: _core.Slot | None = None
 
-    def take(self, slots: _core.Slots, client: Client, limit: int) -> bool:
-        self._slot = slots.acquire_nowait(client, limit)
-        return self._slot is not None
+    def take(self, slot: _core.Slot | None) -> bool:
+        self._slot = slot
+        return slot is not None
 
     def release(self) -> None:
         slot, self._slot = self._slot, None
@@ -130,15 +134,15 @@ class Places:
         timer: Timer = call_later(seconds, callback)
         return timer
 
-    def reserve(self, client: Client, limit: int | None) -> tuple[Reservation | None, bool]:
+    async def reserve(self, client: Client, limit: int | None) -> tuple[Reservation | None, bool]:
         """The running task's reservation, and whether it is a new one (else: to be renewed).
 
-        None where no place is left. StoreFullError as the store raises it.
+        None where no place is left. StoreError, StoreFullError as the store raises it.
         """
         held = self._held(client)
         if held is not None:
             return held, False
-        place = self.acquire(client, limit)
+        place = await self.acquire(client, limit)
         if place is None:
             return None, False
         made = Reservation(self, client, place)
@@ -149,25 +153,32 @@ class Places:
             self._untimed.append(made)
         return made, True
 
-    def claim(self, client: Client, limit: int | None) -> Place | None:
+    async def claim(self, client: Client, limit: int | None) -> Place | None:
         """The place that the running task has reserved, else a new one, or None."""
         held = self._held(client)
-        return self.acquire(client, limit) if held is None else held.take()
+        return await self.acquire(client, limit) if held is None else held.take()
 
-    def acquire(self, client: Client, limit: int | None) -> Place | None:
+    async def acquire(self, client: Client, limit: int | None) -> Place | None:
         """A place, or None; what has lapsed is given back first."""
         bound = _core.COST_MAX if limit is None else limit
         place = Place()
-        if place.take(self._slots, client, bound):
+        if place.take(await self._take(client, bound)):
             return place
-        if self._sweep(client) and place.take(self._slots, client, bound):
+        if self._sweep(client) and place.take(await self._take(client, bound)):
             return place
         return None
 
-    def count(self, client: Client) -> int:
+    async def _take(self, client: Client, bound: int) -> _core.Slot | None:
+        return self._slots.acquire_nowait(client, bound)
+
+    async def count(self, client: Client) -> int:
         """Places of the client that are taken in the store, by connections or reservations."""
         self._sweep(client)
         return self._slots.count_nowait(client)
+
+    async def totals(self) -> dict[str, int]:
+        """What the store knows and this process does not, of all clients."""
+        return {}
 
     def forget(self, reservation: Reservation) -> None:
         if self._reserved.get(reservation.client, reservation.owner) is reservation:
@@ -188,3 +199,30 @@ class Places:
         for held in lapsed:
             held.give_back()
         return bool(lapsed)
+
+
+class ServerPlaces(Places):
+    """The same in the slots of a server: all processes share them, and those of a process that
+    died come back after `TTL` seconds."""
+
+    __slots__ = ("_name", "_store")
+
+    def __init__(self, store: RedisStore, name: str) -> None:
+        super().__init__(store.slots(name), None)
+        self._store = store
+        self._name = name
+
+    async def _take(self, client: Client, bound: int) -> _core.Slot | None:
+        return await self._store.held(self._name, TTL).acquire(client, bound)
+
+    async def count(self, client: Client) -> int:
+        self._sweep(client)
+        held = self._store.held(self._name, TTL)
+        await held.given_back()
+        return await held.count(client)
+
+    async def totals(self) -> dict[str, int]:
+        held = self._store.held(self._name, TTL)
+        await held.given_back()
+        connections, clients = await self._store.count_slots(self._name)
+        return {"active_connections": connections, "unique_clients": clients}

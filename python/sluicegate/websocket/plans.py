@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import _core
+from .. import _core, elsewhere
 from ..quota import Quota
-from .places import Places
+from ..stores import MemoryStore
+from .places import Places, ServerPlaces
 
 if TYPE_CHECKING:
-    from ..stores.memory import MemoryStore
+    from ..stores import Store
+    from .failure import Policy
     from .limits import WebSocketLimits
 
 __all__ = ["Plan", "Plans"]
@@ -48,28 +50,54 @@ class Plan:
             if quota is not None
         }
 
+    def remaining_messages(self, remaining: tuple[int | None, ...]) -> int | None:
+        """Messages that are left, of the quota with the smallest share left; None: unlimited."""
+        shares = [
+            (left / quota.burst, left)
+            for place, (quota, left) in enumerate(zip(self.messages.quotas, remaining, strict=True))
+            if quota is not None and left is not None and not self.byte_quotas >> place & 1
+        ]
+        return min(shares)[1] if shares else None
+
 
 class Plans:
     """Plans over one store, and the places there."""
 
-    __slots__ = ("_name", "_plans", "_several", "places", "refusals", "store", "tables")
+    __slots__ = (
+        "_name",
+        "_plans",
+        "_policy",
+        "_several",
+        "places",
+        "refusals",
+        "store",
+        "tables",
+    )
 
     def __init__(
         self,
-        store: MemoryStore,
+        store: Store,
         name: str | None,
         several: bool,
         max_refusals: tuple[_core.Quota, ...],
+        policy: Policy,
     ) -> None:
         self.store = store
+        self._policy = policy
         self._several = several  # shapes: the limits come of a callable
         self.tables: dict[str, _core.Table] = {}
         self._name = name
         self._plans: dict[WebSocketLimits, Plan] = {}
-        self.places = Places(store.slots(self._part("places")), store.clock)
+        part = self._part("places")
+        self.places: Places = (
+            Places(store.slots(part), store.clock)
+            if isinstance(store, MemoryStore)
+            else ServerPlaces(store, part or "places")
+        )
         # of connections, not of clients: never shared, so it has no name
+        memory = store if isinstance(store, MemoryStore) else MemoryStore()
         self.refusals = (
-            _core.Limiter(store.table(None, max_refusals), max_refusals) if max_refusals else None
+            _core.Limiter(memory.table(None, max_refusals), max_refusals) if max_refusals else None
         )
 
     def of(self, limits: WebSocketLimits) -> Plan:
@@ -81,7 +109,9 @@ class Plans:
             self._plans[limits] = plan
         return plan
 
-    def open(self, limits: WebSocketLimits, client: str | bytes) -> tuple[str, _core.Decision]:
+    async def open(
+        self, limits: WebSocketLimits, client: str | bytes
+    ) -> tuple[str, _core.Decision]:
         """Reserves a place for the running task and charges the connection rate, both or
         neither: the decision, and what kind of violation it is where it refuses.
 
@@ -89,7 +119,7 @@ class Plans:
         """
         plan = self.of(limits)
         most = limits.max_concurrent_connections
-        reservation, new = self.places.reserve(client, most)
+        reservation, new = await self.places.reserve(client, most)
         if reservation is None:
             return "concurrent_connections", _core.Decision(
                 False, limit=most, retry_after=float("inf")
@@ -99,7 +129,7 @@ class Plans:
             if plan.connections is None:
                 decision = _core.Decision(True)
             else:
-                decision = plan.connections.hit_nowait(client)
+                decision = await elsewhere.hit_anywhere(plan.connections, client)
             admitted = decision.allowed
         finally:
             if new and not admitted:
@@ -113,16 +143,25 @@ class Plans:
         connections = limits.quotas_of("connections")
         return Plan(
             limits,
-            _core.Limiter(self._table("messages", shape), messages),
+            self._limiter("messages", shape, messages),
             byte_quotas,
-            _core.Limiter(self._table("connections", connections), connections)
-            if connections
-            else None,
+            self._limiter("connections", connections, connections) if connections else None,
         )
 
-    def _table(self, part: str, shape: tuple[_core.Quota, ...]) -> _core.Table:
-        """The table of that part. Where a callable returns limits of an unusual shape (rate
-        strings), that shape has a table of its own: a client has one shape at a time."""
+    def _limiter(
+        self, part: str, shape: tuple[_core.Quota, ...], row: tuple[_core.Quota | None, ...]
+    ) -> _core.Limiter:
+        part, table = self._table(part, shape)
+        limiter = _core.Limiter(table, row)
+        if not isinstance(self.store, MemoryStore):
+            server = self.store.server(self._part(part))
+            limiter._serve(server, self._policy, self.store.timeout)
+        return limiter
+
+    def _table(self, part: str, shape: tuple[_core.Quota, ...]) -> tuple[str, _core.Table]:
+        """The table of that part, and the part's whole name. Where a callable returns limits of
+        an unusual shape (rate strings), that shape has a table of its own: a client has one shape
+        at a time."""
         algorithms = {quota.algorithm for quota in shape}
         usual = algorithms == {"sliding-log"} and len(shape) == _USUAL[part]
         if self._several and not usual:
@@ -130,10 +169,10 @@ class Plans:
         table = self.tables.get(part)
         if table is None:
             table = self.tables[part] = self.store.table(self._part(part), shape)
-        return table
+        return part, table
 
     def _part(self, part: str) -> str | None:
-        return None if self._name is None else f"{self._name}:{part}"
+        return None if self._name is None else f"{self._name}.{part}"
 
 
 def _messages_of(
