@@ -1,4 +1,4 @@
-"""Fixtures that every test may use. Servers: serving.py; the browser: browser.py."""
+"""Fixtures that every test may use. Servers: serving.py, redis_servers; the browser: browser.py."""
 
 from __future__ import annotations
 
@@ -32,6 +32,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
     if not config.pluginmanager.is_registered(fixtures):
         config.pluginmanager.register(fixtures, "sluicegate.testing.fixtures")
+
+    # The debug Python has no client for them either, and runs no test that needs one.
+    if find_spec("redis") and find_spec("trustme"):
+        from redis_servers import fixtures as servers
+
+        config.pluginmanager.register(servers, "redis_servers.fixtures")
+
+
+def pytest_report_header() -> list[str]:
+    from redis_servers.kinds import KINDS, KNOWN
+
+    return [
+        f"{kind} is not there: nothing is tested with it" for kind in KNOWN if kind not in KINDS
+    ]
 
 
 @pytest.fixture

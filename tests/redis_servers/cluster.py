@@ -3,15 +3,14 @@ and its masters lost."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import redis
-
 from redis_servers.kinds import cli
-from redis_servers.server import Server, Setting, started
+from redis_servers.server import Server, Setting, named, started
 from redis_servers.waiting import until
 
 SLOTS = 16384
@@ -58,8 +57,9 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """redis+cluster://host:port,..."""
-        return f"redis+cluster://{','.join(one.address for one in self.servers)}"
+        """redis+cluster://host:port,..., with the password if there is one."""
+        hosts = ",".join(one.address for one in self.servers)
+        return f"redis+cluster://{self.servers[0].userinfo()}{hosts}"
 
     # ---- who is who
 
@@ -126,6 +126,7 @@ class Cluster:
 
     def reshard(self, count: int, source: Server, target: Server) -> None:
         """Moves `count` slots by the command-line client, which takes some milliseconds each."""
+        self.wait_ready()  # it moves nothing while nodes do not agree
         self._command(
             *("reshard", target.address, "--cluster-from", self.id_of(source)),
             *("--cluster-to", self.id_of(target), "--cluster-slots", str(count), "--cluster-yes"),
@@ -133,6 +134,9 @@ class Cluster:
 
     def _command(self, *words: str) -> None:
         command = [cli(self.kind), "--cluster", *words]
+        password = self.servers[0].password
+        # Not a word of the command, which all can read in a list of processes.
+        secret = {} if password is None else {"REDISCLI_AUTH": password}
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -141,6 +145,7 @@ class Cluster:
             text=True,
             timeout=_COMMAND_SECONDS,
             check=False,
+            env={**os.environ, **secret},
         )
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}"
 
@@ -228,8 +233,11 @@ class Migration:
                 "CLUSTER", "GETKEYSINSLOT", self.slot, count, NEVER_DECODE=True
             )
             if keys:
+                password = self.target.password
+                auth = () if password is None else ("AUTH", password)
                 client.execute_command(
-                    "MIGRATE", "127.0.0.1", self.target.port, "", 0, 5000, "KEYS", *keys
+                    *("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5000),
+                    *(*auth, "KEYS", *keys),
                 )
         return len(keys)
 
@@ -255,11 +263,16 @@ class Migration:
 
 @contextmanager
 def cluster(
-    kind: str, *, masters: int = 3, replicas: int = 1, **settings: Setting
+    kind: str,
+    *,
+    masters: int = 3,
+    replicas: int = 1,
+    password: str | None = None,
+    **settings: Setting,
 ) -> Iterator[Cluster]:
     """A cluster of `masters`, each with `replicas`, that has agreed on its slots.
 
-    `settings` are those of `server.server`, for all nodes.
+    `password` and `settings` are those of `server.server`, for all nodes.
     """
     given: dict[str, Setting] = {
         "cluster-enabled": "yes",
@@ -269,10 +282,12 @@ def cluster(
         # A replica stays with its master.
         "cluster-allow-replica-migration": "no",
     }
-    given |= {name.replace("_", "-"): value for name, value in settings.items()}
+    given |= named(settings)
     with ExitStack() as stack:
         count = masters * (1 + replicas)
-        servers = [stack.enter_context(started(kind, given)) for _ in range(count)]
+        servers = [
+            stack.enter_context(started(kind, given, password=password)) for _ in range(count)
+        ]
         made = Cluster(kind, servers)
         made._command(
             *("create", *(one.address for one in servers)),

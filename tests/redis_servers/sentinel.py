@@ -7,15 +7,16 @@ from contextlib import ExitStack, contextmanager
 
 import redis
 
-from redis_servers.server import Server, Setting, started
+from redis_servers.server import Server, Setting, named, quoted, started
 from redis_servers.waiting import until
 
 NAME = "mymaster"
 DOWN_AFTER_MS = 500
-_FAILOVER_TIMEOUT_MS = 2000
-# Sentinels ask each other, and the servers, far less often by themselves: these make them know
-# each other, and a master that comes back, within a second.
-_PERIODS = ("INFO-PERIOD", "200", "PUBLISH-PERIOD", "200", "PING-PERIOD", "100")
+_FAILOVER_TIMEOUT_MS = 1000
+# By themselves sentinels ask each other, and the servers, far less often: these make them know each
+# other, and a master that comes back, within a second. While the master is down they ask a replica
+# once a second, and take none for a new one of which they have heard nothing for five pings.
+_PERIODS = ("INFO-PERIOD", "200", "PUBLISH-PERIOD", "200", "PING-PERIOD", "300")
 
 
 def _watching(master: Server) -> Sequence[str]:
@@ -24,6 +25,8 @@ def _watching(master: Server) -> Sequence[str]:
         f"down-after-milliseconds {NAME} {DOWN_AFTER_MS}",
         f"failover-timeout {NAME} {_FAILOVER_TIMEOUT_MS}",
     ]
+    if master.password is not None:
+        lines.append(f"auth-pass {NAME} {quoted(master.password)}")
     return [f"sentinel {line}" for line in lines]
 
 
@@ -36,8 +39,10 @@ class Sentinel:
 
     @property
     def url(self) -> str:
-        """redis+sentinel://host:port,.../mymaster"""
-        return f"redis+sentinel://{','.join(one.address for one in self.sentinels)}/{NAME}"
+        """redis+sentinel://host:port,.../mymaster, with the password of the master if it has one;
+        the sentinels themselves ask for none."""
+        hosts = ",".join(one.address for one in self.sentinels)
+        return f"redis+sentinel://{self.servers[0].userinfo()}{hosts}/{NAME}"
 
     @property
     def master(self) -> Server:
@@ -118,7 +123,7 @@ class Sentinel:
         """The port of the master that this sentinel names; None where it is not there."""
         if not sentinel.running:
             return None
-        with sentinel.client(socket_timeout=2, retry=None) as client:
+        with sentinel.client(socket_timeout=2) as client:
             try:
                 answer = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
             except (redis.ConnectionError, redis.TimeoutError):
@@ -142,18 +147,20 @@ def _role(server: Server) -> str:
 
 
 @contextmanager
-def sentinel(kind: str, *, replicas: int = 2, **settings: Setting) -> Iterator[Sentinel]:
-    """A master, its replicas and three sentinels that agree on it; `settings` are those of
-    `server.server`, for the master and the replicas."""
-    given = {name.replace("_", "-"): value for name, value in settings.items()}
+def sentinel(
+    kind: str, *, replicas: int = 2, password: str | None = None, **settings: Setting
+) -> Iterator[Sentinel]:
+    """A master, its replicas and three sentinels that agree on it; `password` and `settings` are
+    those of `server.server`, for the master and the replicas."""
+    given = named(settings)
     with ExitStack() as stack:
-        servers = [stack.enter_context(started(kind, given))]
-        follow = {"replicaof": f"127.0.0.1 {servers[0].port}"}
-        servers += [stack.enter_context(started(kind, given | follow)) for _ in range(replicas)]
-        sentinels = [
-            stack.enter_context(started(kind, {}, sentinel=_watching(servers[0])))
-            for _ in range(3)
-        ]
+        servers: list[Server] = []
+        for _ in range(1 + replicas):
+            if servers:
+                given["replicaof"] = f"127.0.0.1 {servers[0].port}"
+            servers.append(stack.enter_context(started(kind, given, password=password)))
+        watching = _watching(servers[0])
+        sentinels = [stack.enter_context(started(kind, {}, sentinel=watching)) for _ in range(3)]
         found = Sentinel(servers, sentinels)
         found.wait_ready()
         yield found

@@ -48,9 +48,14 @@ LIMITER = User("limiter", "l1mit:/@?#% \u00fc", "~sg:* &* +@all")
 WITHOUT_SCRIPTS = User("watcher", "w@tch", "~* &* +@all -evalsha")
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As a configuration file takes any bytes."""
     return '"' + "".join(f"\\x{byte:02x}" for byte in text.encode()) + '"'
+
+
+def named(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Keyword arguments by the names that a configuration file has for them."""
+    return {name.replace("_", "-"): value for name, value in settings.items()}
 
 
 class Server:
@@ -117,9 +122,9 @@ class Server:
                 "tls-auth-clients": "no",
             }
         if self.password is not None:
-            settings["requirepass"] = settings["masterauth"] = _quoted(self.password)
+            settings["requirepass"] = settings["masterauth"] = quoted(self.password)
         lines = [f"{name} {value}" for name, value in (settings | self.settings).items()]
-        lines += [f"user {u.name} on {_quoted('>' + u.password)} {u.rules}" for u in self.users]
+        lines += [f"user {u.name} on {quoted('>' + u.password)} {u.rules}" for u in self.users]
         return "\n".join([*lines, *self.sentinel, ""])
 
     def _launch(self, *options: str) -> None:
@@ -136,7 +141,7 @@ class Server:
     def wait_ready(self, seconds: float = PATIENCE) -> None:
         """Returns when it answers and has loaded what it had kept; RuntimeError with its log."""
         deadline = time.monotonic() + seconds
-        with self.client(socket_timeout=1, retry=None) as client:
+        with self.client(socket_timeout=1) as client:
             while True:
                 with suppress(redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
                     client.ping()
@@ -189,11 +194,20 @@ class Server:
 
     def reset(self) -> None:
         """As after its start, but for its connections and what was set with CONFIG SET: runs if
-        it was stopped or killed, has no key, no script, no pause and no new statistics."""
+        it was stopped or killed, answers, has no key, no script and no statistics."""
         if not self.running:
             self.restart()
         self.cont()
-        with self.client() as client:
+        try:
+            self._empty(seconds=1)
+        except (redis.TimeoutError, redis.ResponseError):
+            # A pause of all clients, of UNPAUSE too, or a script that has written something and
+            # cannot be ended: only the process can.
+            self.restart()
+            self._empty(seconds=30)
+
+    def _empty(self, seconds: float) -> None:
+        with self.client(socket_timeout=seconds) as client:
             client.client_unpause()
             client.flushall()
             client.script_flush()
@@ -202,8 +216,10 @@ class Server:
     # ---- speaking to it
 
     def client(self, **options: object) -> redis.Redis:
-        """A client on the Unix socket, as the default user. `options` are those of redis-py."""
-        given: dict[str, object] = {"password": self.password, "socket_timeout": 30} | options
+        """A client on the Unix socket, as the default user, which tries nothing twice. `options`
+        are those of redis-py."""
+        given: dict[str, object] = {"password": self.password, "socket_timeout": 30, "retry": None}
+        given |= options
         return redis.Redis(unix_socket_path=str(self.socket), **given)  # type: ignore[arg-type]
 
     @property
@@ -219,7 +235,7 @@ class Server:
     @property
     def unix_url(self) -> str:
         """unix://, as the default user."""
-        return f"unix://{self._userinfo(None)}{self.socket}"
+        return f"unix://{self.userinfo()}{self.socket}"
 
     def url_as(
         self, user: User | None = None, *, database: int | None = None, port: int | None = None
@@ -227,9 +243,10 @@ class Server:
         """The URL for an ACL user, a database, or the port of a proxy before it."""
         scheme = "redis" if self.certificates is None else "rediss"
         path = "" if database is None else f"/{database}"
-        return f"{scheme}://{self._userinfo(user)}127.0.0.1:{port or self.port}{path}"
+        return f"{scheme}://{self.userinfo(user)}127.0.0.1:{port or self.port}{path}"
 
-    def _userinfo(self, user: User | None) -> str:
+    def userinfo(self, user: User | None = None) -> str:
+        """What stands before the host in a URL: nothing, or name and password and an @."""
         if user is not None:
             return f"{quote(user.name, safe='')}:{quote(user.password, safe='')}@"
         return "" if self.password is None else f":{quote(self.password, safe='')}@"
@@ -286,8 +303,6 @@ def server(
         given |= {"appendonly": "yes", "appendfsync": "always"}
     if client_certificates:
         given["tls-auth-clients"] = "yes"
-    given |= {name.replace("_", "-"): value for name, value in settings.items()}
-    with started(
-        kind, given, password=password, users=users, certificates=certificates
-    ) as running:
+    given |= named(settings)
+    with started(kind, given, password=password, users=users, certificates=certificates) as running:
         yield running
