@@ -194,7 +194,8 @@ class Server:
 
     def reset(self) -> None:
         """As after its start, but for its connections and what was set with CONFIG SET: runs if
-        it was stopped or killed, answers, has no key, no script and no statistics."""
+        it was stopped or killed, answers, has no script, no statistics and, like its replicas, no
+        key."""
         if not self.running:
             self.restart()
         self.cont()
@@ -205,6 +206,12 @@ class Server:
             # cannot be ended: only the process can.
             self.restart()
             self._empty(seconds=30)
+
+        with self.client() as client:
+            replicas = client.info("replication")["connected_slaves"]
+            # It waits for what this client wrote.
+            if replicas and client.flushall():
+                client.wait(replicas, round(PATIENCE * 1000))
 
     def _empty(self, seconds: float) -> None:
         with self.client(socket_timeout=seconds) as client:

@@ -16,7 +16,7 @@ from redis_servers.server import Server
 pytestmark = pytest.mark.server
 
 PONG = b"+PONG\r\n"
-SHORT = 0.15  # seconds in which what is not to come would have come
+SHORT = 0.1  # seconds in which what is not to come would have come
 
 
 class Caller:
@@ -54,13 +54,16 @@ class Caller:
         return False
 
 
+Call = Callable[[], Caller]
+
+
 @pytest.fixture
 def proxy(redis_server: Server, proxy_to: Callable[..., Proxy]) -> Proxy:
     return proxy_to(redis_server.port)
 
 
 @pytest.fixture
-def call(proxy: Proxy) -> Iterator[Callable[[], Caller]]:
+def call(proxy: Proxy) -> Iterator[Call]:
     with ExitStack() as stack:
 
         def start() -> Caller:
@@ -69,9 +72,6 @@ def call(proxy: Proxy) -> Iterator[Callable[[], Caller]]:
             return caller
 
         yield start
-
-
-Call = Callable[[], Caller]
 
 
 def test_everything_passes_and_is_counted(proxy: Proxy, call: Call) -> None:
@@ -180,7 +180,8 @@ def test_a_connection_is_refused(proxy: Proxy, call: Call, by_reset: bool) -> No
     old = call()
     old.ping()
     proxy.behave(behaviours.Refuse(by_reset))
-    for connection in (lambda: old, call):
+    connections: list[Call] = [lambda: old, call]
+    for connection in connections:
         if by_reset:
             # The reset may be there before the connection was called made.
             with pytest.raises(ConnectionResetError):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.server
 def at(url: str, **options: object) -> Iterator[redis.Redis]:
     """A client of that URL; every wait is bounded, and nothing is tried twice."""
     given: dict[str, object] = {"socket_timeout": 10, "retry": None} | options
-    with redis.Redis.from_url(url, **given) as client:  # type: ignore[arg-type]
+    with redis.Redis.from_url(url, **given) as client:
         yield client
 
 
