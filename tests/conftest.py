@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -26,7 +27,22 @@ if os.environ.get("CI") and find_spec("hypothesis"):
     settings.load_profile("ci")
 
 
+def _end_as_by_hand(number: int) -> None:
+    """Ends a run on that signal as on Ctrl-C, so that the servers it started end with it."""
+    run = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() == run:
+            raise KeyboardInterrupt
+        # A forked child has none of its own to end.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(number, end)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _end_as_by_hand(signal.SIGTERM)
     # An installed sluicegate brings its fixtures by entry point; one built in place does not.
     from sluicegate.testing import fixtures
 

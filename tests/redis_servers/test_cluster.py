@@ -57,6 +57,9 @@ def test_a_slot_is_moved_step_by_step(redis_cluster: Cluster) -> None:
         assert asked == 2
         assert step.carry() == 3 and step.carry() == 0
         step.close()
+        for one in redis_cluster.masters:  # at once, not when they come to talk of it
+            owners = [node for node in redis_cluster.seen_by(one) if slot in node.slots]
+            assert [node.port for node in owners] == [step.target.port]
         with pytest.raises(redis.exceptions.MovedError) as moved:
             source.get(keys[0])
         assert moved.value.port == step.target.port

@@ -130,9 +130,20 @@ def test_a_reply_is_cut_at_any_byte(proxy: Proxy, call: Call, after: int) -> Non
         assert caller.rest() == PONG[:after]
 
 
+def test_a_cut_counts_over_replies(proxy: Proxy, call: Call) -> None:
+    proxy.behave(behaviours.Cut(2 * len(PONG) + 1))
+    caller = call()
+    assert caller.ping() == caller.ping() == PONG
+    caller.send()
+    assert caller.rest() == PONG[:1]
+
+
 def test_one_connection_of_several_is_cut(proxy: Proxy, call: Call) -> None:
+    first = call()
     proxy.behave(behaviours.Cut(3), connection=2)
-    first, second, third = call(), call(), call()
+    second, third = call(), call()
+    assert second.hears_nothing()
+    proxy.behave(behaviours.Pass())  # is for those that have none of their own
     for caller in (first, third):
         assert caller.ping() == PONG
     second.send()
@@ -173,6 +184,14 @@ def test_all_connections_are_closed_by_hand(proxy: Proxy, call: Call, by_reset: 
         else:
             assert caller.rest() == b""
     assert call().ping() == PONG
+
+
+def test_a_close_is_no_reset_whatever_was_not_read(proxy: Proxy, call: Call) -> None:
+    caller = call()
+    proxy.behave(behaviours.Unread())
+    caller.send()
+    proxy.close_connections()
+    assert caller.rest() == b""
 
 
 @pytest.mark.parametrize("by_reset", [False, True])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import redis
 from redis_servers.certificates import Certificates
 from redis_servers.ports import BUS, free_port
 from redis_servers.server import LIMITER, PASSWORD, WITHOUT_SCRIPTS, Server, server
+from redis_servers.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -99,12 +102,20 @@ def test_a_reset_leaves_nothing_of_what_was_before(redis_server: Server) -> None
     with redis_server.client() as client:
         client.set("k", "1")
         sha1 = client.script_load("return 1")
-        client.client_pause(60_000)
-    redis_server.stop()
-    redis_server.reset()
-    with redis_server.client(socket_timeout=5) as client:
+        before = redis_server.process
+        redis_server.stop()
+        redis_server.reset()
+        assert redis_server.process is before
         assert client.dbsize() == 0
         assert client.script_exists(sha1) == [False]
+
+
+def test_a_reset_brings_back_a_server_in_any_state(redis_server: Server) -> None:
+    with redis_server.client() as client:
+        client.client_pause(60_000)
+    redis_server.reset()
+    with redis_server.client() as client:
+        assert client.ping()
     redis_server.kill()
     redis_server.reset()
     with redis_server.client() as client:
@@ -167,6 +178,32 @@ def test_nothing_is_left_whatever_happened(redis_kind: str) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not directory.exists()
+
+
+def test_a_run_that_is_told_to_end_ends_its_servers(tmp_path: Path) -> None:
+    """`timeout` and CI end a run by SIGTERM."""
+    seen = tmp_path / "pid"
+    (tmp_path / "test_it.py").write_text(
+        "import pathlib, time\n"
+        "def test_it(redis_server):\n"
+        f"    pathlib.Path({str(seen)!r}).write_text(f'{{redis_server.process.pid}} ')\n"
+        "    time.sleep(60)\n"
+    )
+    tests = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--confcutdir", "/"]
+    command += ["-c", str(tests.parent / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    command += ["-p", "conftest", str(tmp_path / "test_it.py"), "-k", "redis-server"]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(tests)}
+    )
+    try:
+        until(lambda: seen.exists() and seen.read_text().endswith(" "), "the test did not begin")
+    finally:
+        run.terminate()
+        said, _ = run.communicate(timeout=30)
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, said.decode()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(seen.read_text()), 0)
 
 
 def test_a_server_that_does_not_start_shows_its_log(redis_kind: str) -> None:
