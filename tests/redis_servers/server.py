@@ -27,7 +27,6 @@ _QUIET: dict[str, Setting] = {
     "daemonize": "no",
     "save": '""',
     "appendonly": "no",
-    "enable-debug-command": "yes",  # DEBUG SLEEP and its like
     # A replica is fed at once, not when more may have come.
     "repl-diskless-sync-delay": 0,
 }
