@@ -39,8 +39,9 @@ $(VENV)/.demo: $(VENV)/.made $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.made $(SOURCES)
+	.ci/need hiredis
 	$(CLEAN_BUILD)
-	SLUICEGATE_WERROR=1 $(PIP_INSTALL) '.[test]'
+	SLUICEGATE_WERROR=1 SLUICEGATE_REDIS=1 $(PIP_INSTALL) '.[test]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made $(SOURCES)

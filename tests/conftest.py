@@ -1,8 +1,9 @@
-"""Fixtures that every test may use. Servers: serving.py; the browser: browser.py."""
+"""Fixtures that every test may use. Servers: serving.py, redis_servers; the browser: browser.py."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -26,12 +27,41 @@ if os.environ.get("CI") and find_spec("hypothesis"):
     settings.load_profile("ci")
 
 
+def _end_as_by_hand(number: int) -> None:
+    """Ends a run on that signal as on Ctrl-C, so that the servers it started end with it."""
+    run = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() == run:
+            raise KeyboardInterrupt
+        # A forked child has none of its own to end.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(number, end)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _end_as_by_hand(signal.SIGTERM)
     # An installed sluicegate brings its fixtures by entry point; one built in place does not.
     from sluicegate.testing import fixtures
 
     if not config.pluginmanager.is_registered(fixtures):
         config.pluginmanager.register(fixtures, "sluicegate.testing.fixtures")
+
+    # The debug Python has no client for them either, and runs no test that needs one.
+    if find_spec("redis") and find_spec("trustme"):
+        from redis_servers import fixtures as servers
+
+        config.pluginmanager.register(servers, "redis_servers.fixtures")
+
+
+def pytest_report_header() -> list[str]:
+    from redis_servers.kinds import KINDS, KNOWN
+
+    return [
+        f"{kind} is not there: nothing is tested with it" for kind in KNOWN if kind not in KINDS
+    ]
 
 
 @pytest.fixture
