@@ -193,7 +193,8 @@ static int decide_locally(sgpy_ask *ask, sgpy_outcome *out, sg_receipt *receipt)
     sgpy_limiter *limiter = ask->limiter;
     sgpy_table *table = limiter->server->table;
     const sg_request *r = &ask->request;
-    const sg_quota *rows = ask->plan->plan.quotas;
+    /* the whole quotas, where the plan is by those that lease */
+    const sg_quota *rows = ask->leases ? limiter->rows : ask->plan->plan.quotas;
     sg_ticks now;
     (void)sgpy_table_now(table, &now); /* the real clock: it cannot fail */
     sg_table_know(&table->core, rows);
@@ -323,9 +324,7 @@ static PyObject *result_without(sgpy_ask *ask, sg_failure failure, const char *t
 
 /* ---- what the pipeline calls */
 
-static bool ask_wanted(void *owner, sg_request *request) {
-    const sgpy_ask *ask = (sgpy_ask *)request;
-    (void)owner;
+bool sgpy_ask_wanted(const sgpy_ask *ask) {
     if (ask->future == NULL || ask->many != NULL) {
         return true;
     }
@@ -336,6 +335,11 @@ static bool ask_wanted(void *owner, sg_request *request) {
     }
     Py_XDECREF(done);
     return wanted;
+}
+
+static bool ask_wanted(void *owner, sg_request *request) {
+    (void)owner;
+    return sgpy_ask_wanted((sgpy_ask *)request);
 }
 
 static void remember_refusal(sgpy_ask *ask, const sg_answer *answer) {
@@ -354,6 +358,34 @@ static void remember_refusal(sgpy_ask *ask, const sg_answer *answer) {
                   answer->length, answer->now_us, now_ns, now_ns + length_ns);
 }
 
+/* A limiter that leases asks by a lowered burst: what it tells is by its own. */
+static void raise_levels(const sgpy_limiter *limiter, const sg_plan *plan, sgpy_outcome *out) {
+    const sg_quota *rows = limiter->rows;
+    for (unsigned i = 0; i < plan->count; i++) {
+        /* not where the numbers were those of one call */
+        const sg_ticks lowered = plan->quotas[i].capacity < rows[i].capacity
+                                     ? sg_lease_lowered(&rows[i]) : 0;
+        out->decision.level[i] += lowered;
+        if (out->decision.binding == i) {
+            out->decision.verdict.level += lowered;
+        }
+    }
+}
+
+PyObject *sgpy_spend(sgpy_limiter *limiter, PyObject *quotas, const sg_plan *plan, PyObject *key,
+                     const sgpy_key *bytes, sg_fingerprint fp, const uint64_t *costs,
+                     sg_purse_state *state) {
+    sgpy_outcome out;
+    *state = sgpy_lease_take(limiter->server, fp, plan, costs, &out.decision);
+    if (*state != SG_PURSE_TAKEN) {
+        return NULL;
+    }
+    raise_levels(limiter, plan, &out);
+    sgpy_set_flags(limiter, &out);
+    sgpy_count_elsewhere(limiter->server->table, fp, bytes->data, bytes->length, &out);
+    return sgpy_observed(limiter, key, sgpy_outcome_decision(limiter->state, quotas, &out));
+}
+
 static void ask_decided(void *owner, sg_request *request, const sg_answer *answer) {
     sgpy_ask *ask = (sgpy_ask *)request;
     sgpy_limiter *limiter = ask->limiter;
@@ -365,6 +397,13 @@ static void ask_decided(void *owner, sg_request *request, const sg_answer *answe
         PyErr_SetString(ask->state->StoreError, "the limiter has moved to another store");
         sgpy_ask_deliver(ask, NULL);
         return;
+    }
+    if (SG_UNLIKELY(limiter->lease > 0)) {
+        if (ask->kind == SGPY_ASK_DRAW) {
+            sgpy_lease_drawn(ask, answer);
+            return;
+        }
+        raise_levels(limiter, &ask->plan->plan, &out);
     }
     if (SG_UNLIKELY(!answer->decision.allowed && limiter->deny_ns > 0 && request->op == SG_HIT)) {
         remember_refusal(ask, answer);
@@ -402,7 +441,9 @@ static void ask_replied(void *owner, sg_request *request, const sg_reply *reply)
 
 /* How the failure is told to who waits. */
 static void give_failure(sgpy_ask *ask, sg_failure failure, const char *text, size_t length) {
-    if (ask->kind == SGPY_ASK_CHECK) {
+    if (ask->kind == SGPY_ASK_DRAW) {
+        sgpy_lease_failed(ask, failure, text, length);
+    } else if (ask->kind == SGPY_ASK_CHECK) {
         sgpy_ask_deliver(ask, result_without(ask, failure, text, length));
     } else {
         sgpy_ask_raise(ask, failure, text, length);
@@ -558,6 +599,7 @@ static sgpy_ask *check_new(sgpy_limiter *limiter, sg_check_op op, PyObject *key,
     if (SG_LIKELY(quotas == NULL)) {
         ask->plan = sgpy_plan_of(limiter);
         ask->quotas = Py_NewRef(limiter->quotas);
+        ask->leases = true;
         if (ask->plan != NULL) {
             (void)sgpy_plan_hold(ask->plan);
         }
@@ -603,6 +645,21 @@ static PyObject *remembered(sgpy_ask *ask) {
     return result_of(ask, &out, NULL);
 }
 
+/* Hands a check on, to the lease or to the link. Where it is decided at once it is freed, and *result
+ * is what it came to, NULL with an exception. -1 with an exception: it is still the caller's. */
+static int add(sgpy_link *link, sgpy_ask *ask, PyObject **result) {
+    sgpy_leased leased = SGPY_LEASE_ASK;
+    *result = NULL;
+    if (SG_UNLIKELY(ask->limiter->lease > 0 && ask->request.op == SG_HIT && ask->leases)) {
+        *result = sgpy_lease_hit(ask, link, &leased);
+        if (leased == SGPY_LEASE_DONE) {
+            sgpy_ask_free(ask);
+            return 0;
+        }
+    }
+    return leased == SGPY_LEASE_WAITS ? 0 : sgpy_link_add(link, ask);
+}
+
 /* Sends a check; *result is what is known at once (NULL with an exception: a failure), or NULL
  * and *future is set. The ask is gone in any case. */
 static PyObject *begin(sgpy_ask *ask, PyObject **future) {
@@ -636,16 +693,18 @@ static PyObject *begin(sgpy_ask *ask, PyObject **future) {
     if (made != NULL) {
         ask->future = Py_NewRef(made);
         set_deadline(ask, link, limiter->timeout_ns);
-        if (sgpy_link_add(link, ask) < 0) {
+        if (add(link, ask, &result) < 0) {
+            sgpy_ask_free(ask);
             Py_CLEAR(made);
+        } else if (result != NULL || PyErr_Occurred()) {
+            Py_CLEAR(made); /* units had come meanwhile */
         }
-    }
-    if (made == NULL) {
+    } else {
         sgpy_ask_free(ask);
     }
     Py_DECREF(link);
     *future = made;
-    return NULL;
+    return result;
 }
 
 /* The decision of a disabled limiter, in the form that the operation has. */
@@ -673,10 +732,44 @@ static PyObject *disabled(sgpy_limiter *limiter, sg_check_op op, PyObject *key, 
     return Py_BuildValue("(NIN)", decision, 0u, remaining);
 }
 
+/* What is drawn is spent without an ask being made of it. NULL: there is too little, or an
+ * exception. */
+static PyObject *spend_at_once(sgpy_limiter *limiter, PyObject *key, PyObject *cost) {
+    uint64_t costs[SG_QUOTAS_MAX];
+    sg_purse_state state;
+    sgpy_key bytes;
+    sgpy_plan *plan = sgpy_plan_of(limiter);
+    if (plan == NULL || (cost != NULL && !PyLong_CheckExact(cost))) {
+        return NULL; /* a mapping may run code: as any other */
+    }
+    costs[0] = 1;
+    if ((cost != NULL && sgpy_cost_one(cost, costs) < 0) || sgpy_key_read(key, &bytes) < 0) {
+        return NULL;
+    }
+    for (unsigned i = 1; i < limiter->count; i++) {
+        costs[i] = costs[0];
+    }
+    (void)sgpy_plan_hold(plan);
+    PyObject *quotas = Py_NewRef(limiter->quotas);
+    const sg_fingerprint fp = sg_fingerprint_of(&limiter->server->table->secret, bytes.data,
+                                                bytes.length);
+    PyObject *decision = sgpy_spend(limiter, quotas, &plan->plan, key, &bytes, fp, costs, &state);
+    Py_DECREF(quotas);
+    sgpy_plan_release(plan);
+    sgpy_key_done(&bytes);
+    return decision;
+}
+
 PyObject *sgpy_ask_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas,
                        PyObject **delegate) {
     if (SG_UNLIKELY(!limiter->enabled)) {
         return disabled(limiter, SG_HIT, key, false);
+    }
+    if (limiter->lease > 0 && quotas == NULL) {
+        PyObject *decision = spend_at_once(limiter, key, cost);
+        if (decision != NULL || PyErr_Occurred()) {
+            return decision;
+        }
     }
     sgpy_ask *ask = check_new(limiter, SG_HIT, key, cost, quotas);
     return ask == NULL ? NULL : begin(ask, delegate);
@@ -741,6 +834,19 @@ static sgpy_many *many_new(Py_ssize_t count) {
     return many;
 }
 
+/* One of many that is known at once (stolen; NULL: an exception is set). */
+static void keep_result(sgpy_many *many, Py_ssize_t index, PyObject *result) {
+    PyObject *error = result == NULL ? take_exception() : NULL;
+    many->left--;
+    if (result != NULL) {
+        PyList_SET_ITEM(many->list, index, result);
+    } else if (many->error == NULL) {
+        many->error = error;
+    } else {
+        Py_XDECREF(error);
+    }
+}
+
 /* Begins one of many; -1 with an exception. */
 static int begin_one(sgpy_many *many, Py_ssize_t index, sgpy_ask *ask, sgpy_router *router) {
     sgpy_limiter *limiter = ask->limiter;
@@ -762,11 +868,14 @@ static int begin_one(sgpy_many *many, Py_ssize_t index, sgpy_ask *ask, sgpy_rout
             ask->many = many;
             ask->index = index;
             many->users++;
-            const int added = sgpy_link_add(link, ask);
+            const int added = add(link, ask, &result);
             if (added < 0) {
                 sgpy_ask_free(ask);
             }
             Py_DECREF(link);
+            if (result != NULL || (added == 0 && PyErr_Occurred())) {
+                keep_result(many, index, result);
+            }
             return added;
         }
         size_t length;
@@ -775,17 +884,7 @@ static int begin_one(sgpy_many *many, Py_ssize_t index, sgpy_ask *ask, sgpy_rout
         Py_DECREF(link);
     }
     sgpy_ask_free(ask);
-    many->left--;
-    if (result == NULL) {
-        PyObject *error = take_exception();
-        if (many->error == NULL) {
-            many->error = error;
-        } else {
-            Py_XDECREF(error);
-        }
-    } else {
-        PyList_SET_ITEM(many->list, index, result);
-    }
+    keep_result(many, index, result);
     return 0;
 }
 

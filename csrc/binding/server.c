@@ -42,8 +42,13 @@ sgpy_plan *sgpy_plan_of(sgpy_limiter *limiter) {
     if (SG_LIKELY(limiter->plan != NULL && limiter->plan->kept == server->kept)) {
         return limiter->plan;
     }
-    learn(server, limiter->rows);
-    sgpy_plan *plan = plan_new(server, limiter->rows);
+    sg_quota rows[SG_QUOTAS_MAX];
+    memcpy(rows, limiter->rows, sizeof rows);
+    learn(server, rows);
+    if (limiter->lease > 0) {
+        sg_lease_lower(rows, limiter->count);
+    }
+    sgpy_plan *plan = plan_new(server, rows);
     if (plan != NULL) {
         sgpy_plan_release(limiter->plan);
         limiter->plan = plan;
@@ -181,11 +186,14 @@ static int server_traverse(PyObject *op, visitproc visit, void *arg) {
     for (unsigned i = 0; i < SGPY_OTHER_PLANS; i++) {
         Py_VISIT(self->others[i].quotas);
     }
-    return 0;
+    return sgpy_lease_traverse(self->lease, visit, arg);
 }
 
 static int server_clear(PyObject *op) {
     sgpy_server *self = (sgpy_server *)op;
+    sgpy_lease *lease = self->lease;
+    self->lease = NULL;
+    sgpy_lease_free(lease);
     Py_CLEAR(self->router);
     Py_CLEAR(self->store);
     for (unsigned i = 0; i < SGPY_OTHER_PLANS; i++) {
@@ -236,8 +244,11 @@ static PyObject *server_key(PyObject *op, PyObject *subject) {
 
 static PyObject *server_forget(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     sgpy_server *self = (sgpy_server *)op;
+    sgpy_lease *lease = self->lease;
     sg_denied_free(self->denied);
     self->denied = NULL;
+    self->lease = NULL;
+    sgpy_lease_free(lease);
     Py_CLEAR(self->router);
     Py_RETURN_NONE;
 }

@@ -10,11 +10,14 @@
 #include "../redis/denied.h"
 #include "../redis/name.h"
 #include "../redis/pipeline.h"
+#include "../redis/purse.h"
 #include "../redis/slot.h"
 #include "binding.h"
 
 typedef struct sgpy_link sgpy_link;
 typedef struct sgpy_ask sgpy_ask;
+typedef struct sgpy_draw sgpy_draw;
+typedef struct sgpy_lease sgpy_lease;
 
 /* A plan, for as long as one request or limiter uses it. */
 struct sgpy_plan {
@@ -41,6 +44,7 @@ struct sgpy_server {
     bool degraded;     /* the last check was decided without the server */
     bool warned;       /* of state of another shape */
     sg_denied *denied; /* refusals remembered; NULL until one is */
+    sgpy_lease *lease; /* units drawn; NULL until some are */
     struct {
         PyObject *quotas;
         sgpy_plan *plan;
@@ -79,7 +83,13 @@ struct sgpy_link {
     PyObject *weakrefs;
 };
 
-typedef enum { SGPY_ASK_CHECK = 0, SGPY_ASK_RAW, SGPY_ASK_CHANGE, SGPY_ASK_ALL } sgpy_ask_kind;
+typedef enum {
+    SGPY_ASK_CHECK = 0,
+    SGPY_ASK_DRAW, /* a check, for those who wait for its units */
+    SGPY_ASK_RAW,
+    SGPY_ASK_CHANGE,
+    SGPY_ASK_ALL,
+} sgpy_ask_kind;
 
 /* Results of several asks that one future waits for. */
 typedef struct {
@@ -105,6 +115,7 @@ struct sgpy_ask {
     sgpy_link *link;    /* borrowed: that in which it is */
     uint8_t kind;       /* sgpy_ask_kind */
     bool detailed;      /* the result is (Decision, refusals, remaining of each quota) */
+    bool leases;        /* by the limiter's own numbers: it may spend what was drawn */
     bool quiet;         /* a refusal is not counted: its asker goes on waiting */
     PyObject *future;   /* or NULL: `many`, or nobody waits */
     sgpy_many *many;
@@ -116,6 +127,7 @@ struct sgpy_ask {
     PyObject *key;
     sgpy_key bytes;     /* of key */
     sg_fingerprint fp;
+    int64_t made_ns;    /* of a draw */
     sgpy_member *members; /* of a hit_all */
     unsigned member_count;
     char name[];
@@ -188,6 +200,14 @@ void sgpy_ask_deliver(sgpy_ask *ask, PyObject *result);
 /* Sets the exception that says what happened. */
 void sgpy_ask_raise(sgpy_ask *ask, sg_failure failure, const char *text, size_t length);
 
+/* Whether anybody still waits for it. */
+bool sgpy_ask_wanted(const sgpy_ask *ask);
+
+/* Spends units that were drawn: the Decision, counted; NULL with *state told, or an exception. */
+PyObject *sgpy_spend(sgpy_limiter *limiter, PyObject *quotas, const sg_plan *plan, PyObject *key,
+                     const sgpy_key *bytes, sg_fingerprint fp, const uint64_t *costs,
+                     sg_purse_state *state);
+
 /* Sends it, and returns its future (a new reference); on a failure it is freed, and NULL is
  * returned with an exception. Python is asked for a link, and may run code. */
 PyObject *sgpy_ask_send(sgpy_ask *ask, sgpy_router *router, int64_t timeout_ns);
@@ -195,6 +215,31 @@ PyObject *sgpy_ask_send(sgpy_ask *ask, sgpy_router *router, int64_t timeout_ns);
 /* The methods of Limiter over a server, for limiter.c */
 PyObject *sgpy_limiter_ask(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *sgpy_limiter_ask_many(PyObject *op, PyObject *pairs);
+
+/* ---- lease.c */
+
+typedef enum {
+    SGPY_LEASE_ASK = 0, /* it is to be asked about as any other */
+    SGPY_LEASE_DONE,    /* the result was returned; the ask is the caller's */
+    SGPY_LEASE_WAITS,   /* for a draw: it is the lease's */
+} sgpy_leased;
+
+/* Takes units that were drawn; runs no Python code. */
+sg_purse_state sgpy_lease_take(sgpy_server *server, sg_fingerprint fp, const sg_plan *plan,
+                               const uint64_t *costs, sg_decision *out);
+
+/* A hit of a limiter that leases. NULL with an exception where it is DONE and failed. */
+PyObject *sgpy_lease_hit(sgpy_ask *ask, sgpy_link *link, sgpy_leased *leased);
+
+/* What a draw came to. */
+void sgpy_lease_drawn(sgpy_ask *draw, const sg_answer *answer);
+void sgpy_lease_failed(sgpy_ask *draw, sg_failure failure, const char *text, size_t length);
+
+/* Forgets what is drawn of a key. */
+void sgpy_lease_forget(sgpy_server *server, sg_fingerprint fp);
+
+void sgpy_lease_free(sgpy_lease *lease); /* may be NULL */
+int sgpy_lease_traverse(sgpy_lease *lease, visitproc visit, void *arg);
 
 /* ---- words.c: commands that are no check */
 

@@ -216,6 +216,14 @@ static void keyed_command(sgpy_ask *ask, sg_script_id script) {
     sg_command_rings(c, plan, ask->request.name, ask->request.name_length);
 }
 
+/* What this process remembers of a key that is changed holds no more. */
+static void forget(sgpy_server *server, sg_fingerprint fp) {
+    if (server->denied != NULL) {
+        sg_denied_forget(server->denied, fp);
+    }
+    sgpy_lease_forget(server, fp);
+}
+
 static PyObject *send_to_server(sgpy_ask *ask) {
     sgpy_limiter *limiter = ask->limiter;
     sgpy_router *router = sgpy_server_router(limiter->server);
@@ -281,9 +289,7 @@ PyObject *sgpy_limiter_change(PyObject *op, PyObject *args) {
         sgpy_ask_free(ask);
         return NULL;
     }
-    if (limiter->server->denied != NULL) {
-        sg_denied_forget(limiter->server->denied, ask->fp);
-    }
+    forget(limiter->server, ask->fp);
     return send_to_server(ask);
 }
 
@@ -297,9 +303,7 @@ PyObject *sgpy_settle(sgpy_limiter *limiter, PyObject *key, PyObject *argument) 
     sg_command_argument(ask->request.command, "settle", 6);
     sg_command_argument(ask->request.command, PyBytes_AS_STRING(argument),
                         (size_t)PyBytes_GET_SIZE(argument));
-    if (limiter->server->denied != NULL) {
-        sg_denied_forget(limiter->server->denied, ask->fp);
-    }
+    forget(limiter->server, ask->fp);
     return send_to_server(ask);
 }
 

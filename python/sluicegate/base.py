@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import inf
+from math import ceil, inf
 from typing import Any, Literal
 
 from . import _core
@@ -85,6 +85,7 @@ class BaseLimiter(_core.Limiter):
         self.deny_cache = None if deny_cache is None else _finite(deny_cache, "deny_cache")
         self.lease = _lease(lease)
         given = as_quotas(quotas)
+        _check_lease(self.lease, given)
         self._store = open_store(store)
         table = self._store.table(name, given)
         self._layout = self._store.layout(name, given)
@@ -117,7 +118,9 @@ class BaseLimiter(_core.Limiter):
         the time at which the quota is whole again, windows their counts until they end,
         the log its entries. ValueError for another number of quotas, or other algorithms.
         """
-        self._rebind(self.table, self._arranged(as_quotas(quotas)))
+        given = as_quotas(quotas)
+        _check_lease(self.lease, given)
+        self._rebind(self.table, self._arranged(given))
         wake_table(self.table)
         return DONE
 
@@ -217,3 +220,24 @@ def _lease(lease: object) -> int | None:
     if not 1 <= lease <= _core.LIMIT_MAX:
         raise ValueError(f"lease is 1 to 2**40 units, not {lease}")
     return lease
+
+
+def _check_lease(lease: int | None, quotas: Sequence[_core.Quota]) -> None:
+    """ValueError where these quotas cannot be leased: a draw must always fit an unused key."""
+    for quota in quotas if lease is not None else ():
+        if quota.algorithm not in ("gcra", "fixed-window") or quota.shadow:
+            what = "shadow quotas" if quota.shadow else quota.algorithm
+            raise ValueError(f"lease= is for gcra and fixed-window quotas, not for {what}")
+        spare = quota.burst
+        if quota.algorithm == "gcra":
+            # what is drawn may be spent a second later: see csrc/redis/purse.h
+            spare -= ceil(quota.limit / quota.period)
+        if lease > spare:  # type: ignore[operator]
+            raise ValueError(
+                f"lease={lease} is more than this quota can lease: "
+                + (
+                    f"{max(spare, 0)}, its burst of {quota.burst} less what a second refills"
+                    if quota.algorithm == "gcra"
+                    else f"its limit of {quota.limit}"
+                )
+            )
