@@ -65,7 +65,7 @@ class ConnectionLimiter:
         """`add_connection`, with a decision. It is `degraded` where no limit was reached, but
         the store failed, or this process holds `max_held` places."""
         place = (str(user_id), str(connection_id))
-        if self._has(place):
+        if place in self._held:
             return _core.Decision(True, limit=self.max_connections)
         if len(self._held) >= self.max_held:
             return self._refuse_more()
@@ -76,7 +76,7 @@ class ConnectionLimiter:
             self._outage.begins(error, "connections are refused")
             return self._refusal(degraded=True)
         self._outage.ends()
-        if self._has(place):  # the same id came twice at once, and the other was quicker
+        if place in self._held:  # the same id came twice at once, and the other was quicker
             if slot is not None:
                 await self._give_back(slot)
         elif slot is None:
@@ -94,10 +94,6 @@ class ConnectionLimiter:
     async def get_connection_count(self, user_id: str) -> int:
         """How many connections the user has, in all processes. StoreError when the store fails."""
         return await self._slots.count(_subject(user_id))
-
-    def _has(self, place: tuple[str, str]) -> bool:
-        slot = self._held.get(place)
-        return slot is not None and slot.held
 
     async def _give_back(self, slot: _core.Slot) -> None:
         try:

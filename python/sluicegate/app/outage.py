@@ -18,11 +18,11 @@ class Outage:
         self._what = what
         self._now = False
 
-    def begins(self, error: Exception, meanwhile: str) -> None:
+    def begins(self, why: object, meanwhile: str) -> None:
         """The store has failed."""
         if not self._now:
             self._now = True
-            logger.warning("the store of %s fails (%s); now: %s", self._what, error, meanwhile)
+            logger.warning("the store of %s fails (%s); now: %s", self._what, why, meanwhile)
 
     def ends(self) -> None:
         """The store has decided."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from .. import _core
-from ..base import OnStoreError
 from ..errors import StoreError
 from ..limiter import Limiter
 from ..quota import Quota
@@ -15,6 +14,8 @@ from .backing import store_of
 from .outage import Outage
 
 __all__ = ["RateLimiter", "quota_of"]
+
+Policy = Literal["raise", "allow", "local"]
 
 
 class RateLimiter:
@@ -33,7 +34,7 @@ class RateLimiter:
         self._store = store_of(redis_or_store)
         self._name = name
         self._timeout = timeout
-        self._limiters: dict[OnStoreError, Limiter] = {}
+        self._limiters: dict[Policy, Limiter] = {}
         self._local: RateLimiter | None = None
         self._outage = Outage(f"RateLimiter {name!r}")
         self._limiter("raise")  # what is wrong with the arguments shows now
@@ -56,24 +57,25 @@ class RateLimiter:
         window_seconds: float,
         burst: int = 0,
         *,
-        on_store_error: OnStoreError = "raise",
+        on_store_error: Policy = "raise",
     ) -> _core.Decision:
         """`check_rate_limit`, with the decision: when the key may come again, and when its
-        window is empty. `on_store_error`: as that of `sluicegate.Limiter`."""
+        window is empty. `on_store_error`: what happens when the store
+        fails, as with `sluicegate.Limiter`."""
         quota = quota_of(limit, window_seconds, burst)
         limiter = self._limiters.get(on_store_error) or self._limiter(on_store_error)
         try:
             decision = await limiter.hit(key, quotas=quota)
         except StoreError as error:
-            # a full memory store that is to say so (on_full="raise") knows no policy
             if on_store_error == "raise":
                 raise
-            self._outage.begins(error, on_store_error)
-            return await self._without_store(on_store_error, key, quota)
+            return await self._without_store(str(error), on_store_error, key, quota)
+        if decision.degraded and not decision.allowed and on_store_error != "raise":
+            return await self._without_store("it is full", on_store_error, key, quota)
         self._outage.ends()
         return decision
 
-    def _limiter(self, on_store_error: OnStoreError) -> Limiter:
+    def _limiter(self, on_store_error: Policy) -> Limiter:
         """One for each policy; of one name, so that they count together."""
         limiter = Limiter(
             quota_of(60, 60, 0),  # any numbers: each hit brings its own
@@ -85,15 +87,16 @@ class RateLimiter:
         return self._limiters.setdefault(on_store_error, limiter)
 
     async def _without_store(
-        self, on_store_error: OnStoreError, key: str, quota: Quota
+        self, why: str, on_store_error: Policy, key: str, quota: Quota
     ) -> _core.Decision:
+        """The policy where the native limiter knows none: of a full memory store, which says
+        so, or denies, by its own `on_full`."""
+        self._outage.begins(why, on_store_error)
         if on_store_error == "local":
             if self._local is None:
                 self._local = RateLimiter(MemoryStore(), name=self._name)
             return await self._local.decide(key, quota.limit, quota.period)
-        if on_store_error == "allow":
-            return _core.Decision(True, quota=quota, remaining=quota.limit, degraded=True)
-        return _core.Decision(False, quota=quota, retry_after=1.0, degraded=True)
+        return _core.Decision(True, quota=quota, remaining=quota.limit, degraded=True)
 
     def __repr__(self) -> str:
         return f"RateLimiter({self._store!r}, name={self._name!r})"
