@@ -10,7 +10,9 @@ import warnings
 from typing import Any
 
 import pytest
+import redis.asyncio
 
+import sluicegate
 from sluicegate import Limiter, MemoryStore, StoreFullError
 from sluicegate.app import ConnectionLimiter, RateLimiter
 from sluicegate.testing import Clock
@@ -115,6 +117,28 @@ async def test_numbers_that_make_no_sense(
 ) -> None:
     with pytest.raises(error):
         await RateLimiter(store).check_rate_limit("k", *numbers)
+
+
+def test_a_client_lends_its_settings_to_one_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def redis_store(client: Any) -> MemoryStore:
+        made.append(client)
+        return MemoryStore()
+
+    monkeypatch.setattr(sluicegate, "RedisStore", redis_store, raising=False)
+
+    class Valkey:
+        __module__ = "valkey.asyncio.client"
+
+    class Ours(Valkey):
+        """An application's own, made of it."""
+
+    clients = [redis.Redis(), redis.asyncio.Redis(), Valkey(), Ours()]
+    for client in clients:
+        RateLimiter(client)
+        ConnectionLimiter(client)
+    assert made == clients
 
 
 def test_wrong_stores() -> None:
