@@ -34,25 +34,28 @@ NUMBERS = {
 
 
 @contextmanager
-def limited(store: str = "memory://") -> Iterator[serving.Server]:
+def limited(store: str = "memory://", app: str = "app") -> Iterator[serving.Server]:
     # pings soon, so that a client that is silently gone is noticed within the test
     with serving.uvicorn(
-        *("limited_app:app", "--ws-ping-interval", "0.5", "--ws-ping-timeout", "0.5"),
+        *(f"limited_app:{app}", "--ws-ping-interval", "0.5", "--ws-ping-timeout", "0.5"),
         app_dir=HERE,
         env={**NUMBERS, "LIMITED_STORE": store},
     ) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[serving.Server]:
-    with limited() as server:
+@pytest.fixture(scope="module", params=["app", "fast"], ids=["starlette", "fastapi"])
+def server(request: pytest.FixtureRequest) -> Iterator[serving.Server]:
+    with limited(app=request.param) as server:
         yield server
 
 
 @asynccontextmanager
-async def client(server: serving.Server, user: str) -> AsyncIterator[ClientConnection]:
-    async with connect(f"{server.ws}/chat?user={user}", open_timeout=20) as websocket:
+async def client(
+    server: serving.Server, user: str, **options: Any
+) -> AsyncIterator[ClientConnection]:
+    url = f"{server.ws}/chat?user={user}"
+    async with connect(url, open_timeout=20, **options) as websocket:
         yield websocket
 
 
@@ -67,9 +70,10 @@ async def welcomed(websocket: ClientConnection) -> ClientConnection:
 
 async def refused(websocket: ClientConnection) -> tuple[int | None, str]:
     """Code and reason of the close, which is all that the client sees."""
-    with pytest.raises(ConnectionClosed):
+    with pytest.raises(ConnectionClosed) as closed:
         await answer(websocket)
-    return websocket.close_code, websocket.close_reason or ""
+    frame = closed.value.rcvd
+    return (frame.code, frame.reason) if frame else (None, "")
 
 
 async def get(server: serving.Server, path: str, user: str | None = None) -> httpx.Response:
@@ -142,11 +146,10 @@ async def test_a_client_sees_1008_over_the_connection_limit(server: serving.Serv
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         first, _ = [await welcomed(await enter(client(server, "dora"))) for _ in range(2)]
-        for _ in range(2):
-            assert await refused(await enter(client(server, "dora"))) == (
-                1008,
-                "Rate limit exceeded",
-            )
+        for offered in (None, ["chat"]):
+            websocket = await enter(client(server, "dora", subprotocols=offered))
+            assert await refused(websocket) == (1008, "Rate limit exceeded")
+            assert websocket.subprotocol == (offered and offered[0])
         assert (await hits(server))["ws_connection"] == before["ws_connection"] + 2
         await welcomed(await enter(client(server, "dana")))
         await first.close()

@@ -43,6 +43,12 @@ def test_each_page_that_is_linked_is_there() -> None:
         assert (PAGE.parent / target).exists(), target
 
 
+def test_the_index_has_each_page() -> None:
+    index = (PAGE.parent / "README.md").read_text(encoding="utf-8")
+    for page in PAGE.parent.glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
 @pytest.mark.server
 async def test_the_example(serve: Callable[..., serving.Server]) -> None:
     numbers = {
@@ -60,9 +66,9 @@ async def test_the_example(serve: Callable[..., serving.Server]) -> None:
         assert answers[:3] == [{"posted": f"notice {n}"} for n in range(3)]
         assert answers[3]["error"] == "rate_limited"
         async with connect(f"{server.ws}/post") as second:
-            with pytest.raises(ConnectionClosed):
+            with pytest.raises(ConnectionClosed) as closed:
                 await asyncio.wait_for(second.recv(), 20)
-            assert second.close_code == 1008
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
 
     async with httpx.AsyncClient(base_url=server.http, timeout=20) as http:
         first = await http.get("/")

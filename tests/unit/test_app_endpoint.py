@@ -64,6 +64,7 @@ class Echo(RateLimitedWebSocketEndpoint):
     connected: list[Any]
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         cls.closes, cls.connected = [], []
 
     async def on_connect(self, websocket: WebSocket) -> None:
@@ -292,6 +293,14 @@ async def test_when_the_store_fails(caplog: pytest.LogCaptureFixture) -> None:
     assert refused.closed == (1008, "Connections cannot be counted now")
     assert (hits("ws_connection"), hits("ws_message")) == (before[0], before[1] + 1)
     assert "Rate limit exceeded for user eve" not in caplog.messages
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_numbers_that_make_no_sense(wrong: int) -> None:
+    with pytest.raises(ValueError):
+
+        class Wrong(RateLimitedWebSocketEndpoint):
+            messages_per_minute = wrong
 
 
 @pytest.fixture

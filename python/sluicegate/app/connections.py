@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from math import inf
 from typing import Any
+from weakref import finalize
 
 from .. import _core
 from ..concurrency import ConcurrencyLimiter
 from ..errors import StoreError
+from ..stores import Store
 from .backing import store_of
 from .outage import Outage, logger
 
@@ -48,11 +50,17 @@ class ConnectionLimiter:
             max_connections, store=store_of(redis_or_store), name=name, ttl=ttl
         )
         self.max_held = max_held
+        finalize(self, _forget, self._held)
 
     @property
     def max_connections(self) -> int:
         """How many connections of a user there may be at once."""
         return self._slots.limit
+
+    @property
+    def store(self) -> Store:
+        """Where the places are."""
+        return self._slots.store
 
     async def add_connection(self, user_id: str, connection_id: str) -> bool:
         """Takes a place for the connection: False when none is left, or the store fails.
@@ -114,18 +122,19 @@ class ConnectionLimiter:
         # how long others hold theirs nobody knows
         return _core.Decision(False, limit=self.max_connections, retry_after=inf, degraded=degraded)
 
-    def __del__(self) -> None:
-        # Nobody can remove them any more. A slot that is only forgotten warns of a leak.
-        for slot in getattr(self, "_held", {}).values():
-            release = getattr(slot, "release_nowait", None)
-            if release is not None:
-                release()
-
     def __repr__(self) -> str:
         return (
-            f"ConnectionLimiter({self._slots.store!r}, {self.max_connections}, "
-            f"name={self._slots.name!r})"
+            f"ConnectionLimiter({self.store!r}, {self.max_connections}, name={self._slots.name!r})"
         )
+
+
+def _forget(held: dict[tuple[str, str], _core.Slot]) -> None:
+    """Of a limiter that nobody has any more, nobody can remove a connection. A slot that is only
+    forgotten warns of a leak; one elsewhere, which cannot be released here, lapses."""
+    for slot in held.values():
+        release = getattr(slot, "release_nowait", None)
+        if release is not None:
+            release()
 
 
 def _subject(user_id: str) -> str:

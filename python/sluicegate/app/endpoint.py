@@ -12,6 +12,7 @@ from .. import _core
 from ..headers import retry_after_seconds
 from . import defaults
 from .hits import report
+from .rate import quota_of
 from .who import who_is
 
 try:
@@ -52,6 +53,11 @@ class RateLimitedWebSocketEndpoint(WebSocketEndpoint):
     """None: one in the memory of this process, of WS_MAX_CONNECTIONS_PER_USER."""
     messages_per_minute: ClassVar[int | None] = None
     """Of a user, over all connections. None: WS_MESSAGE_RATE_LIMIT."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(cls.messages_per_minute, int):
+            quota_of(cls.messages_per_minute, MINUTE)  # ValueError now, not at a message
 
     async def get_user_id(self, websocket: WebSocket) -> str:
         """Whose connection it is. Override it where users are not in `scope["user"]`; until

@@ -9,7 +9,7 @@ from .. import _core
 from ..errors import StoreError
 from ..limiter import Limiter
 from ..quota import Quota
-from ..stores import MemoryStore
+from ..stores import MemoryStore, Store
 from .backing import store_of
 from .outage import Outage
 
@@ -38,6 +38,11 @@ class RateLimiter:
         self._local: RateLimiter | None = None
         self._outage = Outage(f"RateLimiter {name!r}")
         self._limiter("raise")  # what is wrong with the arguments shows now
+
+    @property
+    def store(self) -> Store:
+        """Where it counts: `await limiter.store.aclose()` when the application ends."""
+        return self._store
 
     async def check_rate_limit(
         self, key: str, limit: int, window_seconds: int, burst: int = 0
