@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 import serving
 from adapters.raw import Raw
+from adapters.redis_process import redis_server
 
 pytestmark = pytest.mark.server
 
@@ -216,13 +217,6 @@ async def test_the_place_of_a_client_that_vanishes_is_given_back(
 
 
 # ---- over Redis
-
-
-@contextmanager
-def redis_server(port: int) -> Iterator[serving.Server]:
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with serving.serving([*command, "--appendonly", "no"], port) as server:
-        yield server
 
 
 def keys(port: int) -> list[str]:

@@ -13,12 +13,13 @@ import os
 import random
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,9 +36,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import serving
+from adapters.redis_process import redis_server
 from documents import page
 from documents.programs import document
-from redis_store import servers
 from sluicegate import MemoryStore
 from sluicegate.app import ConnectionLimiter, RateLimiter, RateLimitMiddleware, RateLimitSettings
 from sluicegate.testing import Clock, record
@@ -236,17 +237,20 @@ def test_check_remaining_limit(
 
 
 @pytest.fixture
-def redis_path() -> Iterator[str]:
-    """The Unix socket of a Redis that ends with the test."""
-    with servers.server("redis-server") as client:
-        yield client.connection_pool.connection_kwargs["path"]
+def redis_port() -> Iterator[int]:
+    """Of a Redis that ends with the test."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server")
+    port = serving.free_port()
+    with redis_server(port):
+        yield port
 
 
 @pytest.fixture
-async def redis(redis_path: str) -> Any:
+async def redis(redis_port: int) -> AsyncIterator[Any]:
     import redis.asyncio
 
-    client = redis.asyncio.Redis(unix_socket_path=redis_path)
+    client = redis.asyncio.Redis(port=redis_port)
     yield client
     await client.aclose()
 
@@ -341,12 +345,12 @@ def test_test_rate_limiting(program: Callable[[str], str], tmp_path: Path) -> No
 
 @pytest.mark.server
 def test_test_rate_limiting_over_redis(
-    program: Callable[[str], str], tmp_path: Path, redis_path: str
+    program: Callable[[str], str], tmp_path: Path, redis_port: int
 ) -> None:
     run_printed_test(
         tmp_path,
         program("Test Rate Limiting"),
-        f"import redis.asyncio\nredis = redis.asyncio.Redis(unix_socket_path={redis_path!r})",
+        f"import redis.asyncio\nredis = redis.asyncio.Redis(port={redis_port})",
     )
 
 
