@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from math import ceil, isinf
+from math import ceil, inf
 from typing import Any, Protocol
 
 from .. import _core
@@ -25,6 +25,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _NAMES = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
+_LIMIT, _REMAINING, _RESET = _NAMES
 
 
 class Settings(Protocol):
@@ -97,11 +98,20 @@ def _path(scope: Scope) -> str:
 
 
 def _headers(decision: _core.Decision, total: int) -> Headers:
-    # A store that failed has counted nothing: all of it is to be had.
-    remaining = total if decision.degraded else decision.remaining if decision.allowed else 0
-    wait = max(decision.reset_after, decision.retry_after)
-    values = (total, remaining, ceil(time.time() + (0 if isinf(wait) else wait)))
-    return [(name, b"%d" % value) for name, value in zip(_NAMES, values, strict=True)]
+    wait = decision.reset_after
+    if not decision.allowed:
+        remaining = 0
+        if wait < decision.retry_after < inf:  # banned
+            wait = decision.retry_after
+    elif decision.degraded:  # a store that failed has counted nothing: all of it is to be had
+        remaining = total
+    else:
+        remaining = decision.remaining
+    return [
+        (_LIMIT, b"%d" % total),
+        (_REMAINING, b"%d" % remaining),
+        (_RESET, b"%d" % ceil(time.time() + wait)),
+    ]
 
 
 def _with_headers(send: Send, headers: Headers) -> Send:
