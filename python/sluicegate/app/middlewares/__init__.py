@@ -1,0 +1,1 @@
+"""Where an application of this kind keeps its middleware."""
