@@ -19,7 +19,7 @@ def _refusal(retry_after: int) -> _core.Decision:
     return _core.Decision(False, retry_after=retry_after)
 
 
-class RateLimitExceeded(TooManyRequests, errors.RateLimitExceeded):
+class RateLimitExceeded(errors.RateLimitExceeded, TooManyRequests):
     """A request or a handshake over a limit: HTTP 429 with `Retry-After`.
 
     `retry_after`: whole seconds. `decision` says which quota holds it back.
