@@ -417,6 +417,32 @@ async def test_a_websocket_route_that_is_exempt() -> None:
     assert [await handshake(app, "/ws") for _ in range(3)] == [None] * 3
 
 
+async def test_functions_that_are_written_for_requests(caplog: pytest.LogCaptureFixture) -> None:
+    """Handshakes are limited all the same: by address, and none is skipped."""
+
+    async def user() -> str:
+        return request.headers["X-User"]
+
+    async def is_staff() -> bool:
+        return "X-Staff" in request.headers
+
+    for options in ({"key_function": user}, {"skip_function": is_staff}):
+        caplog.clear()
+        app = site(default_limits=[RateLimit(2, MINUTE)], **options)
+        greeting(app, "/ws")
+        mine = {"headers": {"X-User": "ada", "X-Staff": "1"}}
+        assert [await handshake(app, "/ws", **mine) is None for _ in range(3)] == [
+            True, True, False,
+        ]  # fmt: skip
+        assert await handshake(app, "/ws", peer="192.0.2.2", **mine) is None
+        (said,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+        assert "which has no request" in said
+
+    app = site()  # one that is of the limit itself is not gone round
+    greeting(app, "/ws", rate_limit(2, MINUTE, user))
+    assert (await handshake(app, "/ws")).status_code == 500
+
+
 # ---- what is refused when it is made
 
 

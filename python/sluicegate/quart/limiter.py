@@ -7,7 +7,7 @@ from inspect import isawaitable
 from math import ceil
 from typing import Any, NamedTuple
 
-from quart import Quart, current_app, g, request, websocket
+from quart import Quart, current_app, g, has_websocket_context, request, websocket
 
 from .. import _core, stores
 from ..quota import Quota
@@ -39,7 +39,8 @@ class RateLimiter:
     QUART_RATE_LIMITER_STORE says, else memory. `default_limits` hold for every route besides
     its own limits, websocket routes among them. `enabled=False` (or the configuration
     QUART_RATE_LIMITER_ENABLED) turns all off. `skip_function`: whether to leave out limits
-    without one of their own. Both functions are plain or async.
+    without one of their own. Both functions are plain or async; where either can only
+    be asked about a request, websockets are limited by address.
 
     All limits of a route are one decision: each is charged, or none. A refusal raises
     RateLimitExceeded, HTTP 429; of a websocket it refuses the handshake. A store that fails
@@ -64,6 +65,7 @@ class RateLimiter:
         self.enabled = enabled
         self.store = MemoryStore() if store is None else as_store(store)
         self._given = store is not None
+        self._said = False
         if app is not None:
             self.init_app(app)
 
@@ -122,25 +124,53 @@ class RateLimiter:
             *limits_on(current_app.blueprints.get(connection.blueprint)),
             *self.default_limits,
         )
-        keys: dict[int, str] = {}  # each function is asked once
+        keys: dict[KeyFunction, str] = {}  # each function is asked once
         asks: dict[Ask, None] = {}  # and a limit that is given twice counts once
         for limit in sorted(limits, key=lambda limit: limit.period):
             if await self._is_skipped(limit):
                 continue
             by = limit.key_function or self.key_function
-            key = keys.get(id(by))
+            key = keys.get(by)
             if key is None:
-                key = keys[id(by)] = await key_from(by)
+                key = keys[by] = await self._key(by)
             name = f"quart:{current_app.import_name}:{endpoint}:{limit.key}"
             asks[Ask(name, key, limit.quota)] = None
         return list(asks)
+
+    async def _key(self, function: KeyFunction) -> str:
+        try:
+            return await key_from(function)
+        except RuntimeError:
+            if function is not self.key_function or not self._lacks_request(function):
+                raise
+            return await remote_addr_key()
 
     async def _is_skipped(self, limit: RateLimit) -> bool:
         function = limit.skip_function or self.skip_function
         if function is None:
             return False
-        skip: object = function()
-        return bool(await skip if isawaitable(skip) else skip)
+        try:
+            skip: object = function()
+            return bool(await skip if isawaitable(skip) else skip)
+        except RuntimeError:
+            if function is not self.skip_function or not self._lacks_request(function):
+                raise
+            return False
+
+    def _lacks_request(self, function: object) -> bool:
+        """Whether a function for the whole application may have failed for want of a request:
+        one that was written for requests knows nothing of websockets. Says so once."""
+        if not has_websocket_context():
+            return False
+        if not self._said:
+            self._said = True
+            current_app.logger.warning(
+                "%s failed for a websocket, which has no request; such handshakes are limited "
+                "by address, and none is skipped, until it asks has_websocket_context()",
+                getattr(function, "__qualname__", repr(function)),
+                exc_info=True,
+            )
+        return True
 
 
 async def _tell(response: Any) -> Any:
