@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,8 +154,7 @@ async def test_a_server_that_is_gone_is_no_limit_reached(place: Place) -> None:
     app = Quart(__name__)
     RateLimiter(app, store=store)
     app.route("/")(rate_limit(1, timedelta(minutes=1))(_view))
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(app.test_app())
+    async with app.test_app():
         assert (await app.test_client().get("/")).status_code == 200
         place.stack.close()
         assert (await app.test_client().get("/")).status_code == 500

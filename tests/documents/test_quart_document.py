@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -285,8 +286,10 @@ async def test_advanced_example(
         assert await ask(eve, command) == {"result": "Executed: dance"}
 
         message = {"text": "hello"}
-        assert [await ask(again, message) for _ in range(30)] == [{"echo": message}] * 30
-        told = await ask(ada, message)
+        started, passed = time.monotonic(), 0
+        while (told := await ask((ada, again)[passed % 2], message)) == {"echo": message}:
+            passed += 1
+        assert 30 <= passed <= 30 + (time.monotonic() - started) / 2
         assert told["retry_after"] in (1, 2)
         assert told["limit_type"] == "message"
 
