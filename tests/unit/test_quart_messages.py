@@ -275,6 +275,12 @@ async def test_a_key_that_tells_nobody_apart(key: Any) -> None:
         await limiter(PEER)
 
 
+async def test_with_a_key_function_any_object_is_a_websocket() -> None:
+    """As in tests of an application that has a stand-in for it."""
+    limiter = WebSocketRateLimiter(1, seconds=60, key_function=lambda: "user")
+    assert [await passes(limiter, peer=object()) for _ in range(2)] == [True, False]
+
+
 async def test_the_decision_says_what_is_left() -> None:
     limiter = WebSocketRateLimiter(times=3, seconds=60)
     assert [(await limiter(PEER)).remaining for _ in range(3)] == [2, 1, 0]

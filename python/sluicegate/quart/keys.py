@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from inspect import isawaitable
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
@@ -26,6 +27,7 @@ async def remote_addr_key() -> str:
     return address_key((websocket if has_websocket_context() else request).remote_addr)
 
 
+@lru_cache(maxsize=4096)
 def address_key(peer: str | None) -> str:
     """The key of a peer; one that is no address, as on a Unix socket, is its own key."""
     if peer is None:
@@ -44,7 +46,7 @@ def address_key(peer: str | None) -> str:
 async def key_from(function: KeyFunction) -> str:
     """What a key function, plain or async, says. TypeError unless a str, bytes or int."""
     key: object = function()
-    if isawaitable(key):
+    if not isinstance(key, str) and isawaitable(key):
         key = await key
     try:
         return as_text(key)

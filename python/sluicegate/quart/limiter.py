@@ -102,26 +102,27 @@ class RateLimiter:
         await self._check(websocket)
 
     async def _check(self, connection: Any) -> None:
-        if not current_app.config[ENABLED]:
+        app = current_app._get_current_object()
+        if not app.config[ENABLED]:
             return
-        asks = await self._asks(connection)
+        asks = await self._asks(app, connection)
         if not asks:
             return
-        decision, stands = await state_of(current_app).decider(current_app).decide(asks)
+        decision, stands = await state_of(app).decider(app).decide(asks)
         refused_for = None if decision else seconds_of(decision)
         setattr(g, _OUTCOME, Outcome(asks[0].quota, stands, refused_for))
         if refused_for is not None:
             raise RateLimitExceeded(refused_for, decision)
 
-    async def _asks(self, connection: Any) -> list[Ask]:
+    async def _asks(self, app: Quart, connection: Any) -> list[Ask]:
         """What is asked for this request, the shortest period first."""
         endpoint = connection.endpoint
-        function = current_app.view_functions.get(endpoint)
+        function = app.view_functions.get(endpoint)
         if function is None or is_exempt(function):
             return []
         limits = (
             *limits_on(function),
-            *limits_on(current_app.blueprints.get(connection.blueprint)),
+            *limits_on(app.blueprints.get(connection.blueprint)),
             *self.default_limits,
         )
         keys: dict[KeyFunction, str] = {}  # each function is asked once
@@ -133,7 +134,7 @@ class RateLimiter:
             key = keys.get(by)
             if key is None:
                 key = keys[by] = await self._key(by)
-            name = f"quart:{current_app.import_name}:{endpoint}:{limit.key}"
+            name = f"quart:{app.import_name}:{endpoint}:{limit.key}"
             asks[Ask(name, key, limit.quota)] = None
         return list(asks)
 

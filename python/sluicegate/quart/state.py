@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from quart import Quart
+
 from .. import stores
 from .deciding import Decider
 from .store import MemoryStore, RateLimiterStoreABC, as_store, decider_of
@@ -26,17 +28,17 @@ class AppState:
         self._memory = MemoryStore()
         self._use(self._memory)
 
-    def store(self, app: Any) -> RateLimiterStoreABC | stores.Store:
+    def store(self, app: Quart) -> RateLimiterStoreABC | stores.Store:
         """The store that its configuration names, else a memory store of its own."""
         self._look(app)
         return self._store
 
-    def decider(self, app: Any) -> Decider:
+    def decider(self, app: Quart) -> Decider:
         """What decides over that store."""
         self._look(app)
         return self._decider
 
-    def _look(self, app: Any) -> None:
+    def _look(self, app: Quart) -> None:
         asked = app.config.get(STORE)
         if asked is None:
             asked = self._memory
@@ -49,8 +51,8 @@ class AppState:
         self._asked = asked
 
 
-def state_of(app: Any) -> AppState:
-    """The state of an application (or of `current_app`)."""
+def state_of(app: Quart) -> AppState:
+    """The state of an application."""
     state: AppState | None = app.extensions.get(_EXTENSION)
     if state is None:
         state = app.extensions[_EXTENSION] = AppState()

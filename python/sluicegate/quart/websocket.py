@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quart import current_app, has_app_context
+from quart import Quart, current_app, has_app_context
 
 from .. import _core, stores
 from .deciding import Ask, Decider
@@ -57,7 +57,7 @@ class WebSocketRateLimiter:
     @property
     def store(self) -> RateLimiterStoreABC | stores.Store:
         """Where it counts, if it is called here and now."""
-        return self._where()[0]
+        return self._where(_current())[0]
 
     async def __call__(
         self, websocket: Any, context_key: str | bytes | int | None = None
@@ -67,7 +67,7 @@ class WebSocketRateLimiter:
         `context_key` tells kinds of messages apart, each of which has the whole limit.
         What it returns says how much is left.
         """
-        app = current_app if has_app_context() else None
+        app = _current()
         if app is not None and not app.config.get(ENABLED, True):
             return _core.Decision(True)
         function = self.key_function
@@ -83,18 +83,23 @@ class WebSocketRateLimiter:
             f"{numbers(self.quota.limit, self.quota.period)}:{kind}:{key}",
             self.quota,
         )
-        _, decider = self._where()
+        _, decider = self._where(app)
         decision, _ = await decider.decide((ask,))
         if not decision:
             raise WebSocketRateLimitException(seconds_of(decision), context, decision)
         return decision
 
-    def _where(self) -> tuple[RateLimiterStoreABC | stores.Store, Decider]:
+    def _where(self, app: Quart | None) -> tuple[RateLimiterStoreABC | stores.Store, Decider]:
         if self._store is not None and self._decider is not None:
             return self._store, self._decider
-        if has_app_context():
-            state = state_of(current_app)
-            return state.store(current_app), state.decider(current_app)
+        if app is not None:
+            state = state_of(app)
+            return state.store(app), state.decider(app)
         if self._own is None:
             self._own = MemoryStore()
         return self._own, self._own.decider
+
+
+def _current() -> Quart | None:
+    """The application in whose context this runs."""
+    return current_app._get_current_object() if has_app_context() else None
