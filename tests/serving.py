@@ -119,3 +119,23 @@ def uvicorn(
     ]
     with serving(command, port, env=env) as server:
         yield server
+
+
+@contextmanager
+def hypercorn(
+    app: str,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    app_dir: str | os.PathLike[str] = Path(__file__).parent,
+) -> Iterator[Server]:
+    """Serves `app` ("module:attribute", found from `app_dir`, by default tests/) with hypercorn.
+
+    `options` are more of hypercorn's. One process serves, unless they say `--workers`.
+    """
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "hypercorn", app, "--bind", f"127.0.0.1:{port}"),
+        *("--workers", "0", "--graceful-timeout", "1", *options),
+    ]
+    with serving(command, port, env=env, cwd=app_dir) as server:
+        yield server
