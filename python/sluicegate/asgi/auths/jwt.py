@@ -83,8 +83,11 @@ def _algorithms(jwt: Any, algorithms: str | Sequence[str]) -> list[str]:
             raise ValueError("'none' is no signature: anybody could be anybody")
         try:
             jwt.PyJWS().get_algorithm_by_name(name)
-        except NotImplementedError as error:
-            raise ValueError(str(error)) from None
+        except NotImplementedError:
+            raise ValueError(
+                f"PyJWT has no algorithm {name!r} here (for those with a public key: "
+                f"pip install cryptography)"
+            ) from None
     return allowed
 
 
