@@ -13,9 +13,10 @@ import redis
 import redis.asyncio
 
 import serving
+import sluicegate
 from calling import call, hello
 from redis_store import servers
-from sluicegate import RedisStore, StoreError
+from sluicegate import StoreError
 from sluicegate.asgi import (
     RateLimitMiddleware,
     RedisBackend,
@@ -58,7 +59,7 @@ async def statuses(app: Any, path: str, count: int, user: str = "ada") -> list[i
 
 MADE: dict[str, Callable[[str], Any]] = {
     "a URL": lambda path: f"unix://{path}",
-    "a store": lambda path: RedisStore(f"unix://{path}"),
+    "a store": lambda path: sluicegate.RedisStore(f"unix://{path}"),
     "a client": lambda path: redis.Redis(unix_socket_path=path),
     "an asynchronous client": lambda path: redis.asyncio.Redis(unix_socket_path=path),
     "a backend of a URL": lambda path: RedisBackend(f"unix://{path}"),

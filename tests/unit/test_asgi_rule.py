@@ -32,10 +32,8 @@ def test_a_rule_without_a_limit_is_unlimited() -> None:
 
 
 def test_a_rule_is_for_any_method_or_for_one() -> None:
-    assert Rule().fits("GET")
-    assert Rule(method="*").fits("POST")
-    assert Rule(method="get").fits("GET")
-    assert not Rule(method="GET").fits("POST")
+    assert Rule().only_method() is Rule(method="*").only_method() is None
+    assert Rule(method="get").only_method() == "GET"
 
 
 def test_the_keys_for_a_backend_of_ones_own() -> None:

@@ -3,53 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .backends.base import BaseBackend, RetryAfter
 from .rule import Rule
 
-__all__ = ["Config", "Held", "Pattern", "compiled"]
+__all__ = ["Config", "Groups", "Held", "Patterns", "compiled"]
 
 Config = Mapping[Any, Sequence[Rule]]  # a regular expression, as str or compiled, to its rules
 
 
 class Held:
-    """A rule and what holds to it; None: it is unlimited."""
+    """A rule and what holds to it."""
 
-    __slots__ = ("retry_after", "rule")
+    __slots__ = ("method", "retry_after", "rule")
 
     def __init__(self, rule: Rule, backend: BaseBackend) -> None:
         self.rule = rule
+        self.method = rule.only_method()
+        # None: it is unlimited
         self.retry_after: RetryAfter | None = None if rule.unlimited else backend.prepare(rule)
 
 
-class Pattern:
-    """A pattern and the rules of each group."""
-
-    __slots__ = ("_groups", "matches")
-
-    def __init__(
-        self, pattern: re.Pattern[str], rules: Sequence[Rule], backend: BaseBackend
-    ) -> None:
-        self.matches = pattern.match
-        self._groups: dict[str, list[Held]] = {}
-        for rule in rules:
-            self._groups.setdefault(rule.group, []).append(Held(rule, backend))
-
-    def find(self, group: str, method: str) -> Held | None:
-        """The first rule for that group and method."""
-        for held in self._groups.get(group, ()):
-            if held.rule.fits(method):
-                return held
-        return None
+Groups = dict[str, list[Held]]
+Patterns = list[tuple[Callable[[str], Any], Groups]]  # what matches a path, and its rules
 
 
-def compiled(config: Config, backend: BaseBackend) -> list[Pattern]:
+def compiled(config: Config, backend: BaseBackend) -> Patterns:
     """The patterns in their order. ValueError or TypeError for what is no configuration."""
     if not isinstance(config, Mapping):
         raise TypeError(f"config maps patterns to lists of rules, not {type(config).__name__}")
-    return [Pattern(_pattern(text), _rules(text, rules), backend) for text, rules in config.items()]
+    return [
+        (_pattern(text).match, _groups(_rules(text, rules), backend))
+        for text, rules in config.items()
+    ]
+
+
+def _groups(rules: Sequence[Rule], backend: BaseBackend) -> Groups:
+    groups: Groups = {}
+    for rule in rules:
+        groups.setdefault(rule.group, []).append(Held(rule, backend))
+    return groups
 
 
 def _pattern(text: Any) -> re.Pattern[str]:

@@ -61,9 +61,9 @@ class RateLimitMiddleware:
 
     async def _http(self, scope: Scope) -> ASGIApp:
         """The app that answers a request: the one behind, or a refusal."""
-        path, who = scope["path"], None
-        for pattern in self._patterns:
-            if not pattern.matches(path):
+        path, method, who = scope["path"], scope["method"], None
+        for matches, groups in self._patterns:
+            if not matches(path):
                 continue
             if who is None:
                 try:
@@ -73,15 +73,15 @@ class RateLimitMiddleware:
                         raise
                     return await made(self._auth_error, error)
             user, group = who
-            held = pattern.find(group, scope["method"])
-            if held is None:
+            for held in groups.get(group, ()):
+                if held.method is None or held.method == method:
+                    break
+            else:
                 continue
-            if held.retry_after is None:
-                break
-            zone = held.rule.zone
-            retry_after = await held.retry_after(path if zone is None else zone, user)
-            if retry_after > 0:
-                return await made(self.on_blocked, retry_after)
+            if held.retry_after is not None:
+                retry_after = await held.retry_after(path, user)
+                if retry_after > 0:
+                    return await made(self.on_blocked, retry_after)
             break
         return self.app
 

@@ -70,9 +70,9 @@ class Rule:
         """The units that are limited, and how many requests each may have."""
         return {unit: getattr(self, unit) for unit in TTL if getattr(self, unit) is not None}
 
-    def fits(self, method: str) -> bool:
-        """Whether it is for requests of that method."""
-        return self.method in (None, "*") or str(self.method).upper() == method.upper()
+    def only_method(self) -> str | None:
+        """The method it is for, in capitals; None for any."""
+        return None if self.method in (None, "*") else str(self.method).upper()
 
     def ruleset(self, path: str, user: str) -> dict[str, tuple[int, int]]:
         """For a backend of one's own: keys to count under, each with its limit and seconds."""

@@ -11,6 +11,7 @@ from ..rule import Rule
 __all__ = ["BaseBackend", "RetryAfter"]
 
 # Counts a request for a path and a user: 0, or the whole seconds after which to come again.
+# That of a rule with a zone counts for the zone, whatever the path.
 RetryAfter = Callable[[str, Any], Awaitable[int]]
 
 
@@ -27,6 +28,6 @@ class BaseBackend(ABC):
         """`retry_after` for one rule, made ready once."""
 
         async def retry_after(path: str, user: Any) -> int:
-            return await self.retry_after(path, user, rule)
+            return await self.retry_after(path if rule.zone is None else rule.zone, user, rule)
 
         return retry_after

@@ -83,33 +83,29 @@ class StoreBackend(BaseBackend):
 class _Prepared:
     """A rule over a backend."""
 
-    __slots__ = ("_backend", "_block_time", "_limiters", "_method", "_zone")
+    __slots__ = ("_backend", "_block_time", "_blocked", "_limiters", "_method", "_zone")
 
     def __init__(self, backend: StoreBackend, rule: Rule) -> None:
         self._backend = backend
+        self._blocked = backend.blocked
         self._limiters = [backend.counts(unit, limit) for unit, limit in rule.limits().items()]
-        self._method = (rule.method or "*").upper()
+        self._method = rule.only_method() or "*"
         self._zone = rule.zone
         self._block_time = rule.block_time
 
     async def retry_after(self, path: str, user: Any) -> int:
-        user = user if type(user) is str else str(user)
-        key = self._key(path, user)
+        user = name = user if type(user) is str else str(user)
+        # Counted under a key that no other method, user and path or zone has, whatever text these
+        # are: a method has no space in it, a user's are taken out, the last may hold anything.
+        if " " in name or "%" in name:
+            name = name.replace("%", "%25").replace(" ", "%20")
+        zone = self._zone
+        key = f"{self._method} {name} {path}" if zone is None else f"zone {name} {zone}"
         # one decision: the block and every unit admit it, or nothing is charged
         decision = await Limiter.hit_all(
-            (self._backend.blocked, user, 0), *((limiter, key, 1) for limiter in self._limiters)
+            (self._blocked, user, 0), *[(limiter, key, 1) for limiter in self._limiters]
         )
         return 0 if decision.allowed else await self._refused(decision, user)
-
-    def _key(self, path: str, user: str) -> str:
-        """What is counted under. No two of different method, user and path or zone are alike,
-        whatever text these are: a method has no space, the user's are taken out, and what
-        comes last may hold anything."""
-        if " " in user or "%" in user:
-            user = user.replace("%", "%25").replace(" ", "%20")
-        if self._zone is not None:
-            return f"zone {user} {self._zone}"
-        return f"{self._method} {user} {path}"
 
     async def _refused(self, decision: _core.Decision, user: str) -> int:
         seconds = retry_after_seconds(decision) or 1
