@@ -245,6 +245,18 @@ async def test_a_bad_token_is_an_auth_error_wherever_it_is(bad: str) -> None:
             await auth(http_scope(**scope))  # type: ignore[arg-type]
 
 
+async def test_whatever_a_token_makes_pyjwt_raise_is_an_auth_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def decode(*given: Any, **options: Any) -> Any:
+        raise RecursionError
+
+    monkeypatch.setattr(jwt, "decode", decode)
+    with pytest.raises(jwt.InvalidTokenError) as raised:
+        await create_jwt_auth(KEY, ["HS256"])(http_scope(headers=bearer(token())))
+    assert isinstance(raised.value.__cause__, RecursionError)
+
+
 @pytest.mark.parametrize(
     "claims",
     [
@@ -349,7 +361,26 @@ class Member(BaseUser):
         return "member:7"
 
 
+class Named(Member):
+    """One that leaves its identity out, and has a name alone."""
+
+    display_name = "ada"  # type: ignore[assignment]
+
+    @property
+    def identity(self) -> str:
+        raise NotImplementedError
+
+
+class Known(Member):
+    """Somebody, but not proved to be."""
+
+    is_authenticated = False  # type: ignore[assignment]
+
+
 async def test_starlettes_users() -> None:
+    assert await from_user()({"user": Named()}) == ("ada", "default")
+    with pytest.raises(EmptyInformation):
+        await from_user()({"user": Known()})
     assert await from_user()({"user": SimpleUser("ada")}) == ("ada", "default")
     assert await from_user()({"user": Member()}) == ("member:7", "default")
     assert await from_user("username")({"user": SimpleUser("ada")}) == ("ada", "default")

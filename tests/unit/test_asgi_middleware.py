@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from calling import Answer, call, hello
-from sluicegate import MemoryStore, StoreError, StoreFullError, open_store
+from sluicegate import Decision, Limiter, MemoryStore, StoreError, StoreFullError, open_store
 from sluicegate.asgi import (
     BaseBackend,
     EmptyInformation,
@@ -522,6 +522,18 @@ async def test_a_store_that_is_full_is_no_limit_reached() -> None:
             for _ in range(2):
                 await door.get("/", f"user{n}")
     assert issubclass(StoreFullError, StoreError)
+
+
+async def test_a_store_that_cannot_decide_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def denied(*triples: Any) -> Decision:
+        return Decision(False, degraded=True, retry_after=float("inf"))
+
+    door = Door({"/": [Rule(minute=9, block_time=60)]})
+    with monkeypatch.context() as patch:
+        patch.setattr(Limiter, "hit_all", staticmethod(denied))
+        answer = await door.get("/")
+    assert (answer.status, answer.retry_after) == (429, 1)
+    assert (await door.get("/")).status == 200
 
 
 async def test_endless_paths_fill_nothing_but_the_bounded_table() -> None:
