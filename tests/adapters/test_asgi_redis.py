@@ -134,10 +134,12 @@ async def test_a_server_that_has_gone(policy: Any) -> None:
         rules = {"/": [Rule(minute=1, block_time=9)]}
         app = RateLimitMiddleware(hello, who, backend, rules)
         assert await statuses(app, "/", 1) == [200]
-    async with backend.store:
+    try:
         if policy == "raise":
             with pytest.raises(StoreError):
                 await statuses(app, "/", 1)
         else:
             expected = {"allow": [200] * 3, "deny": [429] * 3, "local": [200, 429, 429]}
             assert await statuses(app, "/", 3) == expected[policy]
+    finally:
+        await backend.store.aclose()
