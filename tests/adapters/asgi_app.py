@@ -1,6 +1,7 @@
 """The applications that the tests of the ASGI door talk to: one of Starlette, one of FastAPI,
 with the same rules in front. A request is of the user and group that its headers name, so that
-each test has users of its own; below /jwt, /ip and /session it is whoever proves to be it."""
+each test has users of its own; below /jwt, /ip, /session and /user it is whoever proves to be
+it."""
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.sessions import SessionMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 
 from sluicegate.asgi import EmptyInformation, RateLimitMiddleware, Rule
-from sluicegate.asgi.auths import client_ip, create_jwt_auth, from_session
+from sluicegate.asgi.auths import client_ip, create_jwt_auth, from_session, from_user
 
 KEY = "the key of the test application, long enough for HS256"
 
@@ -51,7 +55,15 @@ async def log_in(request: Request) -> PlainTextResponse:
     return PlainTextResponse("hello")
 
 
-def guarded(name: str, authenticate: Any) -> Mount:
+class ByPassword(AuthenticationBackend):
+    """Knows who says that the password is "open sesame"."""
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        name, _, password = conn.headers.get("x-login", "").partition(":")
+        return (AuthCredentials(), SimpleUser(name)) if password == "open sesame" else None
+
+
+def guarded(name: str, authenticate: Any, *outside: Middleware) -> Mount:
     app = Starlette(routes=[Route("/{path:path}", hello)])
     app.add_middleware(
         RateLimitMiddleware,
@@ -59,6 +71,8 @@ def guarded(name: str, authenticate: Any) -> Mount:
         config=SECRETS,
         on_auth_error=unauthorized,
     )
+    for one in outside:
+        app.add_middleware(one.cls, **one.kwargs)
     return Mount(name, app)
 
 
@@ -70,6 +84,7 @@ starlette = Starlette(
         guarded("/jwt", create_jwt_auth(KEY, ["HS256"], query_param="token", cookie="token")),
         guarded("/ip", client_ip),
         guarded("/session", from_session),
+        guarded("/user", from_user(), Middleware(AuthenticationMiddleware, backend=ByPassword())),
         Route("/log-in", log_in),
         Mount("/", open_doors),
     ]

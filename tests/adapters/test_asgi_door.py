@@ -250,3 +250,18 @@ async def test_a_session_is_the_signed_one(
     user = uuid4().hex
     await http.get(guarded.http + "/log-in", params={"user": user, "group": "small"})
     assert await statuses(http, url, 2) == [200, 429]
+
+
+async def test_a_user_is_whom_the_application_has_authenticated(
+    guarded: serving.Server, http: httpx.AsyncClient
+) -> None:
+    url, user = guarded.http + "/user/x", uuid4().hex
+    proved = {"x-login": f"{user}:open sesame"}
+    assert await statuses(http, url, 4, headers=proved) == [200, 200, 200, 429]
+    for headers in (
+        {},
+        {"x-login": user},
+        {"x-login": f"{user}:guessed"},
+        {"x-login": ":open sesame"},
+    ):
+        assert await statuses(http, url, 1, headers=headers) == [401]
