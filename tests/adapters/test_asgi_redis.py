@@ -30,16 +30,10 @@ pytestmark = pytest.mark.server
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", params=servers.KINDS)
-def running(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+@pytest.fixture(params=servers.KINDS)
+def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     with servers.server(request.param) as client:
         yield client
-
-
-@pytest.fixture
-def client(running: redis.Redis) -> redis.Redis:
-    running.flushall()
-    return running
 
 
 def path_of(client: redis.Redis) -> str:
