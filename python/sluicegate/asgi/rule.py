@@ -32,7 +32,8 @@ class Rule:
     `group`: whom it is for. `method`: the HTTP method it is for; None (or "*") is any.
     Requests are counted by path; `zone` is a name to count them under in its place, so that
     all rules of one zone share a pool. `block_time`: seconds for which a user who was
-    refused is refused everywhere in the backend, unless his group is unlimited there.
+    refused is refused everywhere in the backend, unless his group is unlimited there; what is
+    left of them is what he is told.
 
     ValueError or TypeError for what makes no sense.
     """
