@@ -53,3 +53,15 @@ def python_blocks(text: str) -> dict[str, list[str]]:
 def moved(program: str, old: str, new: str) -> str:
     """The program with its import root changed, and nothing else."""
     return re.sub(rf"^(\s*(?:from|import)\s+){re.escape(old)}\b", rf"\1{new}", program, flags=re.M)
+
+
+def fenced_blocks(text: str) -> dict[str, list[str]]:
+    """The Python blocks of a Markdown document, by the heading that they stand under."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for match in re.finditer(r"^#+ +(.+?)\s*$|^```(\w*)\n(.*?)^```", text, re.M | re.DOTALL):
+        if match[1] is not None:
+            heading = match[1]
+        elif match[2] == "python":
+            found.setdefault(heading, []).append(match[3])
+    return found

@@ -1,0 +1,74 @@
+"""An ASGI application called without a server, for tests that give it a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What an application sent."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def retry_after(self) -> int | None:
+        """The seconds of `retry-after`; None where there is no such header."""
+        value = self.headers.get("retry-after")
+        return None if value is None else int(value)
+
+
+def http_scope(
+    path: str = "/",
+    method: str = "GET",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    client: Any = ("203.0.113.9", 4711),
+    **more: Any,
+) -> dict[str, Any]:
+    """The scope of a request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode("utf-8", "surrogatepass"),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": list(headers),
+        "client": client,
+        "server": ("127.0.0.1", 80),
+        **more,
+    }
+
+
+async def call(app: Any, path: str = "/", method: str = "GET", **scope: Any) -> Answer:
+    """Sends one request to an application, and returns its answer."""
+    answer = Answer()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+            answer.headers = {
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in message.get("headers", ())
+            }
+        else:
+            answer.body += message.get("body", b"")
+
+    await app(http_scope(path, method, **scope), receive, send)
+    return answer
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """An application that answers each request with "hello"."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
