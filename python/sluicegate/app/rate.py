@@ -75,7 +75,8 @@ class RateLimiter:
             if on_store_error == "raise":
                 raise
             return await self._without_store(str(error), on_store_error, key, quota)
-        if decision.degraded and not decision.allowed and on_store_error != "raise":
+        full = limiter.server is None and decision.degraded and not decision.allowed
+        if full and on_store_error != "raise":  # a memory store, which has no policy of this
             return await self._without_store("it is full", on_store_error, key, quota)
         self._outage.ends()
         return decision
