@@ -90,8 +90,7 @@ static void wait_for(sgpy_draw *draw, sgpy_ask *ask) {
     draw->last = ask;
 }
 
-/* The question that draws for `ask`: as many units as the lease, or what it costs if that is more.
- * NULL with MemoryError. */
+/* The question that draws for `ask`. NULL with MemoryError. */
 static sgpy_ask *draw_for(const sgpy_ask *ask) {
     sgpy_ask *draw = sgpy_ask_new(ask->state, ask->request.name_length);
     if (draw == NULL) {
@@ -110,10 +109,9 @@ static sgpy_ask *draw_for(const sgpy_ask *ask) {
     draw->request.slot = ask->request.slot;
     draw->request.name_length = ask->request.name_length;
     memcpy(draw->name, ask->name, ask->request.name_length);
-    for (unsigned i = 0; i < draw->plan->plan.count; i++) {
-        draw->request.costs[i] = sg_max(ask->request.costs[i], ask->limiter->lease);
-    }
     draw->made_ns = sgpy_now_ns(ask->state);
+    sg_purse_lack(ask->limiter->server->lease->purse, ask->fp, &ask->plan->plan,
+                  ask->request.costs, ask->limiter->lease, draw->made_ns, draw->request.costs);
     draw->request.deadline_ns = draw->made_ns + ask->limiter->timeout_ns;
     return draw;
 }
@@ -126,6 +124,16 @@ sg_purse_state sgpy_lease_take(sgpy_server *server, sg_fingerprint fp, const sg_
         return SG_PURSE_NONE;
     }
     return sg_purse_take(server->lease->purse, fp, plan, costs, sgpy_now_ns(server->state), out);
+}
+
+/* Such an event is admitted unless its key is banned: only the server knows. */
+static bool costs_nothing(const sgpy_ask *ask) {
+    for (unsigned i = 0; i < ask->plan->plan.count; i++) {
+        if (ask->request.costs[i] > 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 PyObject *sgpy_lease_hit(sgpy_ask *ask, sgpy_link *link, sgpy_leased *leased) {
@@ -141,7 +149,7 @@ PyObject *sgpy_lease_hit(sgpy_ask *ask, sgpy_link *link, sgpy_leased *leased) {
         *leased = SGPY_LEASE_DONE;
         return result;
     }
-    if (state == SG_PURSE_DRY ||
+    if (state == SG_PURSE_DRY || costs_nothing(ask) ||
         !sg_purse_room(lease->purse, ask->fp, sgpy_now_ns(ask->state))) {
         return NULL; /* asked about as any other */
     }

@@ -33,7 +33,12 @@ sg_ticks sg_lease_lowered(const sg_quota *quota);
 sg_purse_state sg_purse_take(sg_purse *purse, sg_fingerprint fp, const sg_plan *plan,
                              const uint64_t *costs, int64_t now_ns, sg_decision *out);
 
-/* Puts what was drawn, in place of what is left of an earlier draw. asked_ns: when it was asked for.
+/* What is to be drawn for an event: of each quota that has too little left the lease, or what the
+ * event costs if that is more; else 0. */
+void sg_purse_lack(sg_purse *purse, sg_fingerprint fp, const sg_plan *plan,
+                   const uint64_t *costs, uint64_t lease, int64_t now_ns, uint64_t *draw);
+
+/* Puts what was drawn beside what is left. asked_ns: when it was asked for.
  * `bytes` is the server's reply of the draw. False: it has no place, and is lost. */
 bool sg_purse_put(sg_purse *purse, sg_fingerprint fp, const sg_plan *plan, const uint64_t *drawn,
                   const sg_decision *decision, const char *bytes, size_t length,
