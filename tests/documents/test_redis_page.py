@@ -39,7 +39,8 @@ async def main():
         await log.hit("user:42")
     slots = ConcurrencyLimiter(1, store=store, name="chat")
     slot = await slots.acquire("user:42")
-    print(await store._router(asyncio.get_running_loop()).connections()[0].command(["KEYS", "*"], 5))
+    connection, = store._router(asyncio.get_running_loop()).connections()
+    print(await connection.command(["KEYS", "*"], 5))
     await slots.release(slot)
     await store.aclose()
 
