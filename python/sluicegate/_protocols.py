@@ -12,8 +12,8 @@ from .waiting import StoreClock
 Outcome = TypeVar("Outcome", covariant=True)
 
 
-class Claim(Protocol[Outcome]):
-    """What is waited for. Its methods decide; they never block."""
+class Wanted(Protocol):
+    """What is waited for, and where its queue is."""
 
     @property
     def table(self) -> _core.Table: ...
@@ -21,34 +21,29 @@ class Claim(Protocol[Outcome]):
     def key(self) -> bytes: ...
     @property
     def clock(self) -> StoreClock: ...
+
+    def too_late(self, ahead: Sequence[Any], left: float) -> bool:
+        """Whether, behind these claims, its turn cannot come in `left` seconds."""
+
+
+class Claim(Wanted, Protocol[Outcome]):
+    """What this process's memory has. Its methods decide; they never block."""
 
     def attempt(self, left: float) -> tuple[bool, Outcome, float]:
         """Tries once: whether that is the end of it, what it came to, and else in how
         many seconds to try again (inf: when woken). Nothing comes after `left` seconds."""
 
-    def too_late(self, ahead: Sequence[Any], left: float) -> bool:
-        """Whether, behind these claims, its turn cannot come in `left` seconds."""
-
     def refusal(self, ahead: Sequence[Any]) -> Outcome:
         """What to say to who may not stand behind these claims, or not any longer."""
 
 
-class ServerClaim(Protocol[Outcome]):
-    """The same of what a server has."""
-
-    @property
-    def table(self) -> _core.Table: ...
-    @property
-    def key(self) -> bytes: ...
-    @property
-    def clock(self) -> StoreClock: ...
+class ServerClaim(Wanted, Protocol[Outcome]):
+    """The same of what a server has: it is asked."""
 
     async def attempt(self, left: float) -> tuple[bool, Outcome, float]: ...
 
     async def look(self) -> None:
         """Asks what `too_late` goes by."""
-
-    def too_late(self, ahead: Sequence[Any], left: float) -> bool: ...
 
     async def refusal(self, ahead: Sequence[Any]) -> Outcome: ...
 

@@ -11,10 +11,10 @@ from ._support import key_bytes
 from .reservation import own_cost
 from .waiting import StoreClock
 
-__all__ = ["SHORTEST", "HitClaim", "ReserveClaim", "SlotClaim", "above", "comes"]
+__all__ = ["HitClaim", "ReserveClaim", "SlotClaim", "above", "comes", "refused_behind"]
 
 _NOISE = 2e-9
-SHORTEST = 1e-3  # seconds a refusal names at least, where units are there but not its turn
+_SHORTEST = 1e-3  # seconds a refusal names at least, where units are there but not its turn
 
 
 class HitClaim:
@@ -56,16 +56,7 @@ class HitClaim:
 
     def refusal(self, ahead: Sequence[Any]) -> Any:
         seen = self.limiter.peek_nowait(self._given, self.cost)
-        return self.refused(
-            _core.Decision(
-                False,
-                quota=seen.quota,
-                limit=seen.limit,
-                remaining=seen.remaining,
-                retry_after=max(self._project(ahead), seen.retry_after, SHORTEST),
-                reset_after=seen.reset_after,
-            )
-        )
+        return self.refused(refused_behind(seen, self._project(ahead)))
 
     def refused(self, decision: _core.Decision) -> Any:
         return decision
@@ -78,6 +69,19 @@ class HitClaim:
         except ValueError:
             # another limiter of this name calls its quotas by other names
             return self.limiter.project_nowait(self._given, [self.cost])
+
+
+def refused_behind(seen: _core.Decision, wait: float) -> _core.Decision:
+    """The refusal of who would wait for `wait` seconds behind others; `seen` is without them."""
+    return _core.Decision(
+        False,
+        quota=seen.quota,
+        limit=seen.limit,
+        remaining=seen.remaining,
+        retry_after=max(wait, seen.retry_after, _SHORTEST),
+        reset_after=seen.reset_after,
+        degraded=seen.degraded,
+    )
 
 
 def comes(decision: _core.Decision, left: float) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._support import key_bytes
-from .claims import SHORTEST, above, comes
+from .claims import above, comes, refused_behind
 from .errors import StoreError
 from .reservation import own_cost
 from .waiting import wait_for_server
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "acquire",
+    "as_degraded",
     "change",
     "hit",
     "hit_all",
@@ -128,7 +129,11 @@ def _all_without_store(triples: Sequence[Triple], error: StoreError) -> _core.De
         for limiter, key, cost in triples
         if getattr(limiter, "on_store_error", "raise") == "local"
     ]
-    decision = _core.hit_all_nowait(local)[0]
+    return as_degraded(_core.hit_all_nowait(local)[0])
+
+
+def as_degraded(decision: _core.Decision) -> _core.Decision:
+    """The same decision, as one that the store asked did not make."""
     return _core.Decision(
         decision.allowed,
         quota=decision.quota,
@@ -253,17 +258,7 @@ class _HitClaim:
     async def refusal(self, ahead: Sequence[Any]) -> Any:
         await self.look()
         seen = await peek(self.limiter, self.given, self.cost)
-        return self.refused(
-            _core.Decision(
-                False,
-                quota=seen.quota,
-                limit=seen.limit,
-                remaining=seen.remaining,
-                retry_after=max(self._project(ahead), seen.retry_after, SHORTEST),
-                reset_after=seen.reset_after,
-                degraded=seen.degraded,
-            )
-        )
+        return self.refused(refused_behind(seen, self._project(ahead)))
 
     def _project(self, ahead: Sequence[Any]) -> float:
         if self._fetched is None:

@@ -23,7 +23,7 @@ from . import _core
 if TYPE_CHECKING:
     import asyncio
 
-    from ._protocols import Cancellable, Claim, ServerClaim
+    from ._protocols import Cancellable, Claim, ServerClaim, Wanted
 
 __all__ = ["sleep", "wait_for_server", "wait_in_task", "wait_in_thread", "wake", "wake_table"]
 
@@ -38,7 +38,7 @@ class _Waiter:
 
     __slots__ = ("claim",)
 
-    def __init__(self, claim: Claim[Any] | ServerClaim[Any]) -> None:
+    def __init__(self, claim: Wanted) -> None:
         self.claim = claim
 
     def wake(self) -> bool:
@@ -190,9 +190,7 @@ def wake_table(table: _core.Table) -> None:
 class _TaskWaiter(_Waiter):
     __slots__ = ("_future", "_loop", "_woken")
 
-    def __init__(
-        self, claim: Claim[Any] | ServerClaim[Any], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, claim: Wanted, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(claim)
         self._loop = loop
         self._future: asyncio.Future[None] | None = None

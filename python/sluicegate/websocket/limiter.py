@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .. import _core
-from ..elsewhere import hit_in_detail
+from ..elsewhere import as_degraded, hit_in_detail
 from ..errors import StoreError, StoreFullError
 from ..quota import as_quotas
 from ..stores import MemoryStore, Store, attach, open_store
@@ -107,7 +107,7 @@ class WebSocketRateLimiter(_core.Connections):
                 raise
             if policy == "local":
                 kind, decision = await self._failure.local.open(limits, client)
-                decision = _degraded(decision)
+                decision = as_degraded(decision)
             else:
                 kind, decision = "", _core.Decision(policy == "allow", degraded=True)
         else:
@@ -447,20 +447,6 @@ class WebSocketRateLimiter(_core.Connections):
                 return await self._refused(info, reason, decision, size)
         self._count(info, size)
         return {"allowed": True, "reason": "ok", "remaining": None, "degraded": True}
-
-
-def _degraded(decision: _core.Decision) -> _core.Decision:
-    """The same, as one that the store did not make."""
-    return _core.Decision(
-        decision.allowed,
-        quota=decision.quota,
-        limit=decision.limit,
-        remaining=decision.remaining,
-        retry_after=decision.retry_after,
-        reset_after=decision.reset_after,
-        degraded=True,
-        shadow=decision.shadow,
-    )
 
 
 def _refusals_key(info: _core.ConnectionInfo) -> str:
