@@ -11,7 +11,7 @@ from . import _core
 from ._support import DONE, Done, check_number, key_bytes
 from .claims import HitClaim, ReserveClaim
 from .quota import as_quotas
-from .stores import Store, attach, open_store
+from .stores import MemoryStore, Store, attach, open_store
 from .stores.layout import Layout, Quotas, arrange, shape_error
 from .waiting import wake, wake_table
 
@@ -85,8 +85,9 @@ class BaseLimiter(_core.Limiter):
         self.deny_cache = None if deny_cache is None else _finite(deny_cache, "deny_cache")
         self.lease = _lease(lease)
         given = as_quotas(quotas)
-        _check_lease(self.lease, given)
         self._store = open_store(store)
+        if not isinstance(self._store, MemoryStore):
+            _check_lease(self.lease, given)
         table = self._store.table(name, given)
         self._layout = self._store.layout(name, given)
         self._home = (self._store, table, self._layout)
@@ -119,7 +120,8 @@ class BaseLimiter(_core.Limiter):
         the log its entries. ValueError for another number of quotas, or other algorithms.
         """
         given = as_quotas(quotas)
-        _check_lease(self.lease, given)
+        if self.server is not None:
+            _check_lease(self.lease, given)
         self._rebind(self.table, self._arranged(given))
         wake_table(self.table)
         return DONE
