@@ -246,7 +246,7 @@ static PyMethodDef limiter_methods[] = {
      PyDoc_STR("_serve($self, server, on_store_error='raise', timeout=0.5, deny_cache=0.0, "
                "lease=0)\n--\n\nGoes on over a server, or (None) without one.")},
     {"_ask", FAST_ANY(sgpy_limiter_ask), METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("_ask($self, operation, key, cost=1, quotas=None, ttl=60.0, detailed=False)\n--\n\n"
+     PyDoc_STR("_ask($self, operation, key, cost=1, quotas=None, ttl=60.0, detailed=0)\n--\n\n"
                "A check by the server: what it comes to, or a future of that.")},
     {"_ask_many", sgpy_limiter_ask_many, METH_O,
      PyDoc_STR("_ask_many($self, pairs, /)\n--\n\nA list of decisions, or a future of one.")},
