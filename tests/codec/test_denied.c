@@ -8,9 +8,9 @@
 #define NOW_US UINT64_C(1800000000000000)
 #define NS_PER_S INT64_C(1000000000)
 
-static sg_plan plan_of(uint64_t limit) {
+static sg_plan plan_of(double seconds) {
     sg_plan plan;
-    const sg_quota quota = quota_of(SG_GCRA, limit, 60, 0);
+    const sg_quota quota = quota_of(SG_GCRA, 60, seconds, 0);
     const uint8_t algorithm = SG_GCRA;
     const uint64_t keep = 0;
     sg_plan_init(&plan, 1, &algorithm, &quota, &keep);
@@ -81,7 +81,7 @@ static void smaller_costs_and_others_are_asked(void **state) {
     assert_false(get(f, other, 5, 0));
     put(f, other, 5, 10 * NS_PER_S);
     assert_false(get(f, fp, 5, 0)); /* the later one is kept */
-    f->plan = plan_of(120);
+    f->plan = plan_of(30);
     assert_false(get(f, other, 5, 0)); /* refused by other numbers */
 }
 
