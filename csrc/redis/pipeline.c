@@ -85,13 +85,48 @@ static void fail_and_forget(sg_pipeline *p, sg_request *r, sg_failure failure, c
     forget(p, r);
 }
 
-/* Puts a row of requests, in their order, before all that wait. */
-static void put_back(sg_pipeline *p, sg_request *first, sg_request *last, size_t count) {
-    last->next = p->first;
-    p->first = first;
-    if (p->last == NULL)
-        p->last = last;
-    p->waiting += count;
+/* Requests in their order, linked by `next`. */
+typedef struct {
+    sg_request *first, *last;
+    size_t count;
+} row;
+
+static void append(row *row, sg_request *r) {
+    r->next = NULL;
+    if (row->last == NULL)
+        row->first = r;
+    else
+        row->last->next = r;
+    row->last = r;
+    row->count++;
+}
+
+/* Puts a row before all that wait for the first time, and behind what was put back before it. */
+static void put_back(sg_pipeline *p, const row *row) {
+    if (row->last == NULL)
+        return;
+    sg_request **place = p->put_back == NULL ? &p->first : &p->put_back->next;
+    row->last->next = *place;
+    *place = row->first;
+    if (row->last->next == NULL)
+        p->last = row->last;
+    p->put_back = row->last;
+    p->waiting += row->count;
+}
+
+static sg_request *take_waiting(sg_pipeline *p) {
+    sg_request *first = p->first;
+    p->first = p->last = p->put_back = NULL;
+    p->waiting = 0;
+    return first;
+}
+
+static void fail_row(sg_pipeline *p, sg_request *first, sg_failure failure, const char *text,
+                     size_t length) {
+    for (sg_request *r = first, *next; r != NULL; r = next) {
+        next = r->next;
+        fail_and_forget(p, r, failure, text, length);
+    }
 }
 
 /* ---- writing */
@@ -191,22 +226,19 @@ static bool put_batch(sg_pipeline *p, const sg_group *g) {
     return put_words(p, &p->command, script, first->evaluate, first->asking);
 }
 
-static void put_group(sg_pipeline *p, const sg_group *g) {
+/* False: no memory, and nothing of it was put. */
+static bool put_group(sg_pipeline *p, const sg_group *g) {
     sg_request *first = g->first;
     if (!flight_room(p) || !(first->kind == SG_CHECK
                                  ? put_batch(p, g)
                                  : put_words(p, first->command, first->script, first->evaluate,
-                                             first->asking))) {
-        for (sg_request *r = first, *next; r != NULL; r = next) {
-            next = r->next;
-            fail_and_forget(p, r, SG_NO_ROOM, NULL, 0);
-        }
-        return;
-    }
+                                             first->asking)))
+        return false;
     if (first->asking)
         *add_flight(p) = (sg_flight){NULL, 0};
     *add_flight(p) = (sg_flight){first, g->count};
     p->flying += g->count;
+    return true;
 }
 
 /* Which run of its limiter's requests this one belongs to: within a run all do the same. */
@@ -261,20 +293,19 @@ static sg_group *group_of(sg_pipeline *p, uint32_t *found, const sg_request *r) 
 
 void sg_pipeline_write(sg_pipeline *p) {
     uint32_t found[FIND] = {0};
-    sg_request *r = p->first, *next;
-    p->first = p->last = NULL;
-    p->waiting = 0;
+    row unwanted = {0}, lacking = {0};
+    sg_request *next;
     p->group_count = 0;
     p->pass++;
-    for (; r != NULL; r = next) {
+    for (sg_request *r = take_waiting(p); r != NULL; r = next) {
         next = r->next;
         if (r->over || !p->calls->wanted(p->owner, r)) {
-            forget(p, r);
+            append(&unwanted, r);
             continue;
         }
         sg_group *g = group_of(p, found, r);
         if (g == NULL) {
-            fail_and_forget(p, r, SG_NO_ROOM, NULL, 0);
+            append(&lacking, r);
             continue;
         }
         r->next = NULL;
@@ -285,8 +316,21 @@ void sg_pipeline_write(sg_pipeline *p) {
         g->last = r;
         g->count++;
     }
-    for (size_t i = 0; i < p->group_count; i++)
-        put_group(p, &p->groups[i]);
+    for (size_t i = 0; i < p->group_count; i++) {
+        const sg_group *g = &p->groups[i];
+        if (put_group(p, g))
+            continue;
+        for (sg_request *r = g->first; r != NULL; r = next) {
+            next = r->next;
+            append(&lacking, r);
+        }
+    }
+    /* Now that all is in its place the owner may do as it likes. */
+    for (sg_request *r = unwanted.first; r != NULL; r = next) {
+        next = r->next;
+        forget(p, r);
+    }
+    fail_row(p, lacking.first, SG_NO_ROOM, NULL, 0);
 }
 
 void sg_pipeline_sent(sg_pipeline *p) {
@@ -310,7 +354,7 @@ static bool read_redirect(const char *text, size_t length, unsigned *slot, const
                           size_t *node_length) {
     const char *end = text + length, *p = memchr(text, ' ', length);
     unsigned number = 0;
-    if (p == NULL || ++p == end)
+    if (p == NULL || ++p == end || *p == ' ')
         return false;
     for (; p < end && *p >= '0' && *p <= '9' && number < 100000; p++)
         number = 10 * number + (unsigned)(*p - '0');
@@ -326,28 +370,30 @@ static bool read_redirect(const char *text, size_t length, unsigned *slot, const
 static void refused(sg_pipeline *p, const sg_flight *flight, const char *text, size_t length) {
     const bool unknown = begins(text, length, "NOSCRIPT"), moved = begins(text, length, "MOVED "),
                ask = begins(text, length, "ASK "), again = begins(text, length, "TRYAGAIN");
-    sg_request *first = NULL, *last = NULL;
-    size_t count = 0;
+    row resent = {0}, rest = {0};
     const char *node = NULL;
     size_t node_length = 0;
     unsigned slot = 0;
     const bool elsewhere = (moved || ask) && read_redirect(text, length, &slot, &node, &node_length);
-    for (sg_request *r = flight->first, *next; r != NULL; r = next) {
+    sg_request *next;
+    for (sg_request *r = flight->first; r != NULL; r = next) {
+        next = r->next;
+        if (r->over || !((unknown && !r->evaluate && (r->kind == SG_CHECK || r->script >= 0)) ||
+                         (again && flight->count > 1))) {
+            append(&rest, r);
+            continue;
+        }
+        r->evaluate |= unknown;
+        r->alone |= again;
+        r->asking = false;
+        append(&resent, r);
+    }
+    put_back(p, &resent);
+    for (sg_request *r = rest.first; r != NULL; r = next) {
         next = r->next;
         r->next = NULL;
         if (r->over) {
             forget(p, r);
-        } else if ((unknown && !r->evaluate && (r->kind == SG_CHECK || r->script >= 0)) ||
-                   (again && flight->count > 1)) {
-            r->evaluate |= unknown;
-            r->alone |= again;
-            r->asking = false;
-            if (last == NULL)
-                first = r;
-            else
-                last->next = r;
-            last = r;
-            count++;
         } else if ((elsewhere || again) && r->redirects < UINT8_MAX) {
             r->redirects++;
             r->asking = ask;
@@ -357,8 +403,6 @@ static void refused(sg_pipeline *p, const sg_flight *flight, const char *text, s
             fail_and_forget(p, r, SG_REFUSED, text, length);
         }
     }
-    if (last != NULL)
-        put_back(p, first, last, count);
 }
 
 static void decide_one(sg_pipeline *p, sg_request *r, const sg_node *node, const char *bytes,
@@ -433,53 +477,102 @@ static bool handle(sg_pipeline *p, const sg_reply *reply) {
     return true;
 }
 
+/* What was read of a stream that has ended says nothing about the next one. */
+static void end_stream(sg_pipeline *p) {
+    p->out_used = 0;
+    p->ends++;
+    if (!p->handling) {
+        sg_resp_free(p->resp);
+        p->resp = NULL;
+    }
+}
+
+/* Around calls of the owner in the midst of something: it may end the stream then. */
+static uint64_t begin_handling(sg_pipeline *p) {
+    p->handling = true;
+    return p->ends;
+}
+
+static void end_handling(sg_pipeline *p, uint64_t ends) {
+    p->handling = false;
+    if (p->ends != ends) {
+        sg_resp_free(p->resp);
+        p->resp = NULL;
+    }
+}
+
 bool sg_pipeline_feed(sg_pipeline *p, const char *bytes, size_t length) {
     sg_reply reply;
-    sg_resp_state state = SG_RESP_BROKEN;
-    if (!sg_resp_feed(p->resp, bytes, length))
+    sg_resp_state state = SG_RESP_MORE;
+    if (p->handling)
         return false;
-    p->handling = true;
-    while ((state = sg_resp_next(p->resp, &reply)) == SG_RESP_READY) {
+    if (p->resp == NULL)
+        p->resp = sg_resp_new();
+    if (p->resp == NULL || !sg_resp_feed(p->resp, bytes, length))
+        return false;
+    const uint64_t ends = begin_handling(p);
+    while (p->ends == ends && (state = sg_resp_next(p->resp, &reply)) == SG_RESP_READY) {
         if (!handle(p, &reply)) {
             state = SG_RESP_BROKEN;
             break;
         }
     }
-    p->handling = false;
+    end_handling(p, ends);
     return state != SG_RESP_BROKEN;
 }
 
 /* ---- ends */
 
-size_t sg_pipeline_expire(sg_pipeline *p, int64_t now_ns, int64_t *next) {
+/* Fails what flies past its deadline; it stays until its reply comes, to be skipped then. */
+static size_t expire_flying(sg_pipeline *p, int64_t now_ns, int64_t *next) {
+    const uint64_t ends = begin_handling(p);
     size_t expired = 0;
-    *next = INT64_MAX;
     for (size_t i = 0; i < p->flight_count; i++) {
         sg_request *r = p->flights[(p->flight_first + i) % p->flight_room].first;
         for (; r != NULL; r = r->next) {
-            if (!r->over && r->deadline_ns <= now_ns) {
-                fail(p, r, SG_TIMED_OUT, NULL, 0);
-                expired++;
-            } else if (!r->over && r->deadline_ns < *next) {
-                *next = r->deadline_ns;
+            if (r->over)
+                continue;
+            if (r->deadline_ns > now_ns) {
+                *next = r->deadline_ns < *next ? r->deadline_ns : *next;
+                continue;
+            }
+            expired++;
+            fail(p, r, SG_TIMED_OUT, NULL, 0);
+            if (p->ends != ends) { /* nothing flies any more, and r is gone */
+                end_handling(p, ends);
+                return expired;
             }
         }
     }
-    sg_request *r = p->first, *after;
-    p->first = p->last = NULL;
-    p->waiting = 0;
-    for (; r != NULL; r = after) {
-        after = r->next;
-        if (r->deadline_ns <= now_ns) {
-            fail_and_forget(p, r, SG_UNSENT, NULL, 0);
-            expired++;
-        } else {
-            if (r->deadline_ns < *next)
-                *next = r->deadline_ns;
-            sg_pipeline_add(p, r);
-        }
-    }
+    end_handling(p, ends);
     return expired;
+}
+
+size_t sg_pipeline_expire(sg_pipeline *p, int64_t now_ns, int64_t *next) {
+    row due = {0};
+    *next = INT64_MAX;
+    size_t expired = p->handling ? 0 : expire_flying(p, now_ns, next);
+    sg_request *put_back = NULL, **place = &p->first;
+    bool before = p->put_back != NULL; /* among what was put back */
+    p->last = NULL;
+    for (sg_request *r = p->first, *after; r != NULL; r = after) {
+        after = r->next;
+        const bool is_last = r == p->put_back;
+        if (r->deadline_ns <= now_ns) {
+            *place = after;
+            append(&due, r);
+        } else {
+            *next = r->deadline_ns < *next ? r->deadline_ns : *next;
+            place = &r->next;
+            p->last = r;
+            put_back = before ? r : put_back;
+        }
+        before = before && !is_last;
+    }
+    p->put_back = put_back;
+    p->waiting -= due.count;
+    fail_row(p, due.first, SG_UNSENT, NULL, 0);
+    return expired + due.count;
 }
 
 void sg_pipeline_each(const sg_pipeline *p, void (*visit)(void *context, sg_request *request),
@@ -508,45 +601,25 @@ static sg_request *land(sg_pipeline *p) {
 }
 
 void sg_pipeline_lost(sg_pipeline *p, const char *text, size_t length) {
-    sg_request *r = land(p), *next, *first = NULL, *last = NULL;
-    size_t count = 0;
-    sg_resp *fresh = sg_resp_new();
-    p->out_used = 0;
-    for (; r != NULL; r = next) {
+    row again = {0}, rest = {0};
+    sg_request *next;
+    for (sg_request *r = land(p); r != NULL; r = next) {
         next = r->next;
-        if (r->over || !r->repeatable || fresh == NULL) {
-            fail_and_forget(p, r, SG_LOST, text, length);
+        if (r->over || !r->repeatable) {
+            append(&rest, r);
             continue;
         }
-        r->next = NULL;
         r->asking = false;
-        if (last == NULL)
-            first = r;
-        else
-            last->next = r;
-        last = r;
-        count++;
+        append(&again, r);
     }
-    if (last != NULL)
-        put_back(p, first, last, count);
-    if (fresh != NULL) {
-        sg_resp_free(p->resp);
-        p->resp = fresh;
-    }
+    end_stream(p);
+    put_back(p, &again);
+    fail_row(p, rest.first, SG_LOST, text, length);
 }
 
 void sg_pipeline_drop(sg_pipeline *p, sg_failure failure, const char *text, size_t length) {
-    sg_request *r = land(p), *next;
-    p->out_used = 0;
-    for (; r != NULL; r = next) {
-        next = r->next;
-        fail_and_forget(p, r, failure == SG_UNSENT ? SG_LOST : failure, text, length);
-    }
-    r = p->first;
-    p->first = p->last = NULL;
-    p->waiting = 0;
-    for (; r != NULL; r = next) {
-        next = r->next;
-        fail_and_forget(p, r, failure, text, length);
-    }
+    sg_request *flying = land(p);
+    end_stream(p);
+    fail_row(p, flying, failure == SG_UNSENT ? SG_LOST : failure, text, length);
+    fail_row(p, take_waiting(p), failure, text, length);
 }

@@ -5,8 +5,8 @@
  * order, and each is handed to the owner of its request as a decision, with no object between.
  *
  * No I/O and no clock: bytes and times are arguments. Not for several threads at once. The owner is
- * called back in the midst of sg_pipeline_feed, _expire, _lost and _drop; it may add requests then,
- * and must not free the pipeline. */
+ * called back in the midst of what is called here; it may do anything then but free the pipeline,
+ * and feeding it is refused. In `wanted` it does nothing. */
 #ifndef SG_PIPELINE_H
 #define SG_PIPELINE_H
 
@@ -96,17 +96,19 @@ typedef struct {
     void *owner;
     uint64_t pass, random;
     sg_request *first, *last; /* waiting */
+    sg_request *put_back;     /* the last of those that wait to be sent again; they come first */
     size_t waiting, flying;   /* requests, those that are over among them */
     sg_flight *flights;       /* a ring, in the order of the replies to come */
     size_t flight_first, flight_count, flight_room;
     sg_group *groups;
     size_t group_count, group_room;
-    sg_resp *resp;
+    sg_resp *resp;  /* NULL: none is needed yet */
+    uint64_t ends;  /* of streams so far */
     sg_command command;
     sg_batch *batch;
     char *out; /* to be written */
     size_t out_used, out_room;
-    bool handling; /* a reply */
+    bool handling; /* the owner is being called */
 } sg_pipeline;
 
 /* False: no memory. `seed`: by chance; makes the ids of claims. */
@@ -122,7 +124,8 @@ void sg_pipeline_add(sg_pipeline *p, sg_request *request);
 void sg_pipeline_write(sg_pipeline *p);
 void sg_pipeline_sent(sg_pipeline *p);
 
-/* Bytes of the stream. False: it makes no sense; the connection is to be ended. */
+/* Bytes of the stream. False: it makes no sense; the connection is to be ended. What comes after
+ * sg_pipeline_lost or _drop is another stream. */
 bool sg_pipeline_feed(sg_pipeline *p, const char *bytes, size_t length);
 
 /* Fails what is past its deadline; returns how many. *next: the earliest deadline of the rest

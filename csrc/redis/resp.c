@@ -49,7 +49,7 @@ static void *add_text(const redisReadTask *task, char *text, size_t length) {
                                                                  : SG_RESP_STRING);
     if (node == NULL || length > SG_RESP_BYTES_MAX - resp->used)
         return NULL;
-    if (resp->used + length > resp->bytes_room) {
+    if (resp->bytes == NULL || resp->used + length > resp->bytes_room) { /* "" is no nil */
         size_t room = resp->bytes_room == 0 ? 1024 : resp->bytes_room;
         while (room < resp->used + length)
             room *= 2;
