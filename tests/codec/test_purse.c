@@ -178,6 +178,21 @@ static void a_draw_lapses_after_a_second(void **state) {
     end(&w);
 }
 
+static void what_is_left_of_a_draw_ends_when_that_does(void **state) {
+    world w;
+    sg_decision decision;
+    const uint64_t one = 1;
+    (void)state;
+    make(&w, quota_of(SG_GCRA, 60, 60.0, 100), 10);
+    EQUAL(event(&w, 0, 6), 6);
+    w.now_us = START_US + 900000;
+    EQUAL(event(&w, 0, 6), 6); /* of 4 that were left, and 10 more */
+    EQUAL(sg_purse_take(w.purse[0], key, &w.plan, &one, ns(&w), &decision), SG_PURSE_TAKEN);
+    w.now_us = START_US + 1100000;
+    EQUAL(sg_purse_take(w.purse[0], key, &w.plan, &one, ns(&w), &decision), SG_PURSE_NONE);
+    end(&w);
+}
+
 static void what_is_forgotten_is_not_spent(void **state) {
     world w;
     sg_decision decision;
@@ -232,6 +247,7 @@ int main(void) {
         cmocka_unit_test(never_above_the_promise_of_gcra),
         cmocka_unit_test(never_above_the_limit_of_a_window),
         cmocka_unit_test(a_draw_lapses_after_a_second),
+        cmocka_unit_test(what_is_left_of_a_draw_ends_when_that_does),
         cmocka_unit_test(what_is_forgotten_is_not_spent),
         cmocka_unit_test(a_full_purse_keeps_what_it_has),
         cmocka_unit_test(what_cannot_be_lowered_stays),
