@@ -32,6 +32,9 @@ else:
 
 __all__ = ["RateLimitedConsumerMixin"]
 
+# daphne raises for close codes that are not an application's own, and sends 4008 for 1008
+PRIVATE = 3000
+
 
 class RateLimitedConsumerMixin(_Consumer):
     """Limits a WebSocket consumer; its own methods see what is admitted.
@@ -39,11 +42,12 @@ class RateLimitedConsumerMixin(_Consumer):
         class Chat(RateLimitedConsumerMixin, AsyncJsonWebsocketConsumer):
             rate_limiter = ChannelsRateLimiter(WebSocketLimits(messages_per_minute=150))
 
-    A connection that is refused is accepted and closed with 1008, and `connect` is not
-    called; otherwise its place is given back however the consumer ends. Messages are
-    counted as they come, before JSON is parsed. `on_excess` is what becomes of those over a
-    limit: "notify" drops them and tells the client, at most once a retry_after; "drop" says
-    nothing; "close" ends the connection. One over the limiter's `max_refusals` is closed.
+    A connection that is refused is accepted and closed with 1008 (by daphne, which cannot
+    send that, with 4008), and `connect` is not called; otherwise its place is given back
+    however the consumer ends. Messages are counted as they come, before JSON is parsed.
+    `on_excess` is what becomes of those over a limit: "notify" drops them and tells the
+    client, at most once a retry_after; "drop" says nothing; "close" ends the connection. One
+    over the limiter's `max_refusals` is closed.
 
     The connection is registered as `self.channel_name`, where there is a channel layer.
     """
@@ -153,8 +157,10 @@ class Wire:
 
     async def close(self, code: int, reason: str) -> None:
         self.over = True
-        with suppress(Exception):
-            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        for one in (code, code + PRIVATE):
+            with suppress(Exception):
+                await self._send({"type": "websocket.close", "code": one, "reason": reason})
+                return
 
     def may_tell(self, decision: _core.Decision, now: float) -> bool:
         """Whether the client is to be told of a refusal, or has been lately."""
