@@ -272,6 +272,13 @@ async def test_the_other_ways_with_excess(mode: str) -> None:
     )
 
 
+async def test_too_many_refusals_close() -> None:
+    chat = echo(WebSocketLimits(messages_per_minute=1), max_refusals="2/minute")
+    driven = Driven(chat, "a", "b", "c", "d", "e")
+    assert len(await driven.run()) == 2  # an echo and a notice
+    assert driven.sent[-1]["code"] == 1008
+
+
 async def test_after_a_limit_s_close_the_consumer_is_heard_no_more() -> None:
     async def disconnect(self: Any, code: int) -> None:
         await self.send(text_data="and one thing more")  # a server would raise
@@ -323,9 +330,11 @@ async def test_a_consumer_that_fails_gives_its_place_back(
 
     chat = echo(ONE, **{place: fails})
     for _ in range(2):
-        with pytest.raises(failure):
-            await asyncio.create_task(Driven(chat, "a").run())
-        await until_free(chat.rate_limiter)
+        driven = Driven(chat, "a")
+        with pytest.raises(failure):  # in a task that lives on
+            await driven.app(driven.scope, driven.receive, driven.send)
+        assert await chat.rate_limiter.limiter.count("ip") == 0
+        assert chat.rate_limiter._watches == {}
 
 
 async def test_a_cancelled_consumer_gives_its_place_back() -> None:

@@ -484,6 +484,7 @@ async def test_a_session_that_ends_while_it_connects(always_connect: bool, where
     if where == "handler":
         driven.sio.on("connect", slow)
     else:
+        driven.sio.on("connect", lambda *about: driven.seen.append(about))
         register = driven.limiter.limiter.register_connection
 
         async def slow_register(*about: Any) -> bool:
@@ -499,6 +500,8 @@ async def test_a_session_that_ends_while_it_connects(always_connect: bool, where
         leave.set()
         await connecting
     assert await driven.is_empty()
+    assert driven.sio.manager.rooms == {}
+    assert driven.seen == []  # a client that has gone reaches no handler
 
 
 async def test_a_disconnect_handler_that_fails_leaves_nothing() -> None:
@@ -554,6 +557,18 @@ async def test_too_many_refusals_disconnect() -> None:
     assert driven.seen == []
     assert len(gone) == 1
     assert await driven.places() == 0
+
+
+async def test_attached_events_have_their_costs() -> None:
+    driven = Driven(WebSocketLimits(messages_per_minute=11), costs={"search": 10, "typing": 0})
+    for event in ("say", "search", "typing"):
+        driven.sio.on(event, driven.say)
+    async with driven.session() as session:
+        await session.connect()
+        events = ("search", "search", "say", "say", "typing")
+        await session.post(*(f'42{n}["{event}",{n}]' for n, event in enumerate(events)))
+        assert (await session.ack(4)) == "said"
+    assert driven.seen == [0, 2, 4]
 
 
 async def test_who_connects_may_be_told_by_auth() -> None:
