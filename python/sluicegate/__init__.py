@@ -4,7 +4,8 @@
     decision = await limiter.hit("user:42")     # true when admitted, else decision.retry_after
 
 Limiter, ConcurrencyLimiter: anything that can be counted; `sluicegate.sync` for threads.
-WebSocketRateLimiter, FastAPIWebSocketLimiter: WebSockets, by WebSocketLimits.
+WebSocketRateLimiter: WebSockets, by WebSocketLimits; FastAPIWebSocketLimiter, SocketIOLimiter and
+ChannelsRateLimiter do it for these.
 Quota, MemoryStore, RedisStore: what they are made of. `sluicegate.testing`: a clock for tests.
 
 Everything is imported when it is first asked for; no framework is.
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._core import ConnectionInfo, Decision, Slot
+    from .channels import ChannelsRateLimiter, RateLimitedConsumerMixin
     from .concurrency import ConcurrencyLimiter
     from .errors import RateLimitExceeded, StorageError, StoreError, StoreFullError
     from .fastapi import ConnectionRefused, FastAPIWebSocketLimiter
     from .limiter import Handle, Limiter, hit_all
     from .quota import Quota, parse_quotas, parse_size
     from .reservation import Reservation
+    from .socketio import SocketIOLimiter
     from .stores import MemoryStore, open_store
     from .stores.redis import RedisStore
     from .websocket import (
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "ChannelsRateLimiter": "channels",
     "ConcurrencyLimiter": "concurrency",
     "ConnectionInfo": "_core",
     "ConnectionRefused": "fastapi",
@@ -45,10 +49,12 @@ _WHERE = {
     "MemoryStore": "stores",
     "Quota": "quota",
     "RateLimitExceeded": "errors",
+    "RateLimitedConsumerMixin": "channels",
     "RedisStorage": "websocket",
     "RedisStore": "stores.redis",
     "Reservation": "reservation",
     "Slot": "_core",
+    "SocketIOLimiter": "socketio",
     "StorageError": "errors",
     "StoreError": "errors",
     "StoreFullError": "errors",
@@ -61,6 +67,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "ChannelsRateLimiter",
     "ConcurrencyLimiter",
     "ConnectionInfo",
     "ConnectionRefused",
@@ -72,10 +79,12 @@ __all__ = [
     "MemoryStore",
     "Quota",
     "RateLimitExceeded",
+    "RateLimitedConsumerMixin",
     "RedisStorage",
     "RedisStore",
     "Reservation",
     "Slot",
+    "SocketIOLimiter",
     "StorageError",
     "StoreError",
     "StoreFullError",

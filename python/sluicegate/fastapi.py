@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 from . import _core
 from .stores import Store
+from .websocket.clients import UNKNOWN, client_of
 from .websocket.connection import LimitedConnection
-from .websocket.excess import POLICY_VIOLATION, Notify, OnExcess
+from .websocket.excess import POLICY_VIOLATION, REASON, Notify, OnExcess
 from .websocket.failure import Policy
 from .websocket.limiter import Limits, WebSocketRateLimiter
 from .websocket.refused import ConnectionRefused
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionRefused", "FastAPIWebSocketLimiter", "LimitedConnection"]
 
-REASON = "Rate limit exceeded"
 DENIAL = "websocket.http.response"  # the ASGI extension
 
 GetClientId = Callable[[Any], Any]
@@ -119,15 +119,18 @@ class FastAPIWebSocketLimiter:
         if websocket in self.websocket_map:
             return _core.Decision(True)
         try:
-            client = await self._client_of(websocket) if client_id is None else client_id
+            if client_id is None:
+                client_id = await client_of(self.get_client_id, websocket)
         except Exception:
             log().exception("get_client_id raised; the connection is refused")
             decision = _core.Decision(False, retry_after=float("inf"))
             await self._turn_away(websocket, decision)
             return decision
         connection_id = f"ws_{id(websocket)}"
-        decision = await self.limiter.decide_connection(client)
-        if decision.allowed and not await self.limiter.register_connection(connection_id, client):
+        decision = await self.limiter.decide_connection(client_id)
+        if decision.allowed and not await self.limiter.register_connection(
+            connection_id, client_id
+        ):
             decision = _core.Decision(False, retry_after=float("inf"))
         if not decision.allowed:
             await self._turn_away(websocket, decision)
@@ -182,14 +185,6 @@ class FastAPIWebSocketLimiter:
         return LimitedConnection(self, websocket, client_id)
 
     # ---- inside
-
-    async def _client_of(self, websocket: WebSocket) -> Any:
-        client = self.get_client_id(websocket)
-        if hasattr(client, "__await__"):
-            client = await client
-        if not isinstance(client, str | bytes | int) or isinstance(client, bool):
-            raise TypeError(f"get_client_id returned {type(client).__name__}, not str or bytes")
-        return client
 
     def _enter(self, websocket: Any, connection_id: str) -> None:
         self.websocket_map[websocket] = connection_id
@@ -265,7 +260,7 @@ def peer_address(websocket: WebSocket) -> str:
     """The address at the other end of the connection; "unknown" where the server has none, as
     on a Unix socket."""
     client = websocket.client
-    return "unknown" if client is None or not client.host else client.host
+    return UNKNOWN if client is None or not client.host else client.host
 
 
 def _is_accepted(websocket: WebSocket) -> bool:

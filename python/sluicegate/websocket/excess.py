@@ -10,12 +10,13 @@ from .. import _core
 from ..stores import Store
 from .words import whole_seconds
 
-__all__ = ["Excess", "OnExcess", "Peer", "close_of"]
+__all__ = ["Excess", "OnExcess", "Peer", "close_of", "notice_of", "quiet_for"]
 
 OnExcess = Literal["close", "drop", "delay", "notify"]
 Notify = Callable[[dict[str, Any]], Any]
 
 POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1008, 1009, 1011  # close codes of RFC 6455
+REASON = "Rate limit exceeded"  # what a client reads beside 1008
 SIZE_QUIET = 1.0  # seconds between notices of messages that are too large
 
 
@@ -85,15 +86,24 @@ class Excess:
     async def _tell(self, decision: _core.Decision, result: dict[str, Any], now: float) -> None:
         if now < self._quiet_until:
             return
-        quiet = SIZE_QUIET if isinf(decision.retry_after) else decision.retry_after
-        self._quiet_until = now + quiet
-        notice = {
-            "error": "rate_limited",
-            "reason": result["reason"],
-            "retry_after": whole_seconds(decision.retry_after),
-            "limit": decision.limit or None,
-        }
+        self._quiet_until = now + quiet_for(decision)
+        notice = notice_of(decision, result)
         await self._peer.send(notice if self._notify is None else self._notify(notice))
+
+
+def notice_of(decision: _core.Decision, result: dict[str, Any]) -> dict[str, Any]:
+    """What a client is told of a message that was refused."""
+    return {
+        "error": "rate_limited",
+        "reason": result["reason"],
+        "retry_after": whole_seconds(decision.retry_after),
+        "limit": decision.limit or None,
+    }
+
+
+def quiet_for(decision: _core.Decision) -> float:
+    """Seconds in which the client is not told again."""
+    return SIZE_QUIET if isinf(decision.retry_after) else decision.retry_after
 
 
 def close_of(reason: str, retry_after: float) -> tuple[int, str]:
@@ -103,5 +113,4 @@ def close_of(reason: str, retry_after: float) -> tuple[int, str]:
     if reason == "internal_error":
         return INTERNAL_ERROR, "Rate limits cannot be checked"
     seconds = whole_seconds(retry_after)
-    text = "Rate limit exceeded"
-    return POLICY_VIOLATION, text if seconds is None else f"{text}; retry after {seconds}"
+    return POLICY_VIOLATION, REASON if seconds is None else f"{REASON}; retry after {seconds}"
