@@ -85,12 +85,19 @@ static void fail_and_forget(sg_pipeline *p, sg_request *r, sg_failure failure, c
     forget(p, r);
 }
 
-/* Puts a row of requests, in their order, before all that wait. */
+/* Puts a row of requests, in their order, before all that were not sent yet, and behind those that
+ * were put back before: they had been sent earlier. */
 static void put_back(sg_pipeline *p, sg_request *first, sg_request *last, size_t count) {
-    last->next = p->first;
-    p->first = first;
-    if (p->last == NULL)
+    if (p->back == NULL) {
+        last->next = p->first;
+        p->first = first;
+    } else {
+        last->next = p->back->next;
+        p->back->next = first;
+    }
+    if (last->next == NULL)
         p->last = last;
+    p->back = last;
     p->waiting += count;
 }
 
@@ -262,7 +269,7 @@ static sg_group *group_of(sg_pipeline *p, uint32_t *found, const sg_request *r) 
 void sg_pipeline_write(sg_pipeline *p) {
     uint32_t found[FIND] = {0};
     sg_request *r = p->first, *next;
-    p->first = p->last = NULL;
+    p->first = p->last = p->back = NULL;
     p->waiting = 0;
     p->group_count = 0;
     p->pass++;
@@ -465,11 +472,14 @@ size_t sg_pipeline_expire(sg_pipeline *p, int64_t now_ns, int64_t *next) {
             }
         }
     }
-    sg_request *r = p->first, *after;
-    p->first = p->last = NULL;
+    sg_request *r = p->first, *after, *back = p->back;
+    p->first = p->last = p->back = NULL;
     p->waiting = 0;
     for (; r != NULL; r = after) {
+        const bool was_back = back != NULL;
         after = r->next;
+        if (r == back)
+            back = NULL;
         if (r->deadline_ns <= now_ns) {
             fail_and_forget(p, r, SG_UNSENT, NULL, 0);
             expired++;
@@ -477,6 +487,8 @@ size_t sg_pipeline_expire(sg_pipeline *p, int64_t now_ns, int64_t *next) {
             if (r->deadline_ns < *next)
                 *next = r->deadline_ns;
             sg_pipeline_add(p, r);
+            if (was_back)
+                p->back = r;
         }
     }
     return expired;
@@ -543,7 +555,7 @@ void sg_pipeline_drop(sg_pipeline *p, sg_failure failure, const char *text, size
         fail_and_forget(p, r, failure == SG_UNSENT ? SG_LOST : failure, text, length);
     }
     r = p->first;
-    p->first = p->last = NULL;
+    p->first = p->last = p->back = NULL;
     p->waiting = 0;
     for (; r != NULL; r = next) {
         next = r->next;

@@ -96,6 +96,7 @@ typedef struct {
     void *owner;
     uint64_t pass, random;
     sg_request *first, *last; /* waiting */
+    sg_request *back; /* the last of those that wait once more, which stand first; NULL: none */
     size_t waiting, flying;   /* requests, those that are over among them */
     sg_flight *flights;       /* a ring, in the order of the replies to come */
     size_t flight_first, flight_count, flight_room;
