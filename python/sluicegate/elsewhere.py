@@ -129,6 +129,12 @@ def _all_without_store(triples: Sequence[Triple], error: StoreError) -> _core.De
         if getattr(limiter, "on_store_error", "raise") == "local"
     ]
     decision = _core.hit_all_nowait(local)[0]
+    return _flagged(decision, degraded=True, shadow=decision.shadow)
+
+
+def _flagged(decision: _core.Decision, *, degraded: bool, shadow: bool) -> _core.Decision:
+    if (decision.degraded, decision.shadow) == (degraded, shadow):
+        return decision
     return _core.Decision(
         decision.allowed,
         quota=decision.quota,
@@ -136,8 +142,17 @@ def _all_without_store(triples: Sequence[Triple], error: StoreError) -> _core.De
         remaining=decision.remaining,
         retry_after=decision.retry_after,
         reset_after=decision.reset_after,
-        degraded=True,
-        shadow=decision.shadow,
+        degraded=degraded,
+        shadow=shadow,
+    )
+
+
+def _bound(decision: _core.Decision, among: Sequence[_core.Decision]) -> _core.Decision:
+    """The one that binds, which also tells what any of the others would have told."""
+    return _flagged(
+        decision,
+        degraded=any(one.degraded for one in among),
+        shadow=any(one.shadow for one in among),
     )
 
 
@@ -153,14 +168,15 @@ async def _reserve_all(triples: Sequence[Triple]) -> _core.Decision:
     except BaseException:
         await _settle_all(made, 0)
         raise
-    if made[-1][0].allowed:
+    decisions = [decision for decision, _ in made]
+    if decisions[-1].allowed:
         await _settle_all(made, None, triples)
-        return min((decision for decision, _ in made), key=_left)
+        return _bound(min(decisions, key=_left), decisions)
     # of those after the first refusal one may refuse for longer
     await _settle_all(made, 0)
-    rest = [await _peek_one(*triple) for triple in triples[len(made) :]]
-    refused = [made[-1][0], *(decision for decision in rest if not decision.allowed)]
-    return max(refused, key=lambda decision: decision.retry_after)
+    decisions += [await _peek_one(*triple) for triple in triples[len(made) :]]
+    refused = [decision for decision in decisions if not decision.allowed]
+    return _bound(max(refused, key=lambda decision: decision.retry_after), decisions)
 
 
 async def _reserve_one(
