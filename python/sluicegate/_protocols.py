@@ -43,6 +43,9 @@ class ServerClaim(Protocol[Outcome]):
     @property
     def clock(self) -> StoreClock: ...
 
+    def follows(self, other: Any) -> bool:
+        """Whether another claim, asked just before it, is met wherever this one is."""
+
     async def attempt(self, left: float) -> tuple[bool, Outcome, float]: ...
 
     async def look(self) -> None:

@@ -258,6 +258,14 @@ class _HitClaim:
     def refused(self, decision: _core.Decision) -> Any:
         return decision
 
+    def follows(self, other: _HitClaim) -> bool:
+        """Whether all that admits it would have admitted the other."""
+        if self.limiter is not other.limiter:
+            return False
+        if isinstance(self.cost, int) and isinstance(other.cost, int):
+            return self.cost >= other.cost
+        return self.cost == other.cost
+
     async def look(self) -> None:
         with suppress(StoreError):  # the attempt will tell
             self._fetched = await self.limiter._fetch(self.given)
@@ -355,6 +363,10 @@ class _SlotClaim:
     async def attempt(self, left: float) -> tuple[bool, _core.Slot | None, float]:
         slot: _core.Slot | None = await self._held.acquire(self.given, self._limit)
         return slot is not None or left <= 0, slot, LOOK_AGAIN
+
+    def follows(self, other: _SlotClaim) -> bool:
+        """Whether the other had a slot wherever this one has."""
+        return self._limit <= other._limit
 
     async def look(self) -> None:
         """Nothing tells when one will be free."""

@@ -185,3 +185,20 @@ async def test_a_slot_is_waited_for_too(store: RedisStore) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [0, 2, 3]
     assert await limiter.count("a") == 0
+
+
+async def test_who_may_not_wait_is_not_refused_for_those_who_only_ask(store: RedisStore) -> None:
+    limiter = Limiter("20/hour using fixed-window", store=store, name=fresh())
+    costs = [1, 3, 1, 2, 1, 1, 4, 1]
+    made = await asyncio.gather(*(limiter.wait("a", cost, timeout=0) for cost in costs))
+    assert [one.allowed for one in made] == [True] * len(costs)
+    assert await left(limiter) == 20 - sum(costs)
+    made = await asyncio.gather(*(limiter.wait("a", cost, timeout=0) for cost in [5, 2, 1]))
+    # one of them cannot be met: who comes behind it does not overtake it
+    assert [one.allowed for one in made] == [True, False, False]
+    slots = ConcurrencyLimiter(20, store=store, name=fresh())
+    held = await asyncio.gather(*(slots.acquire("a", timeout=0) for _ in range(30)))
+    assert [slot is not None for slot in held] == [True] * 20 + [False] * 10
+    for slot in held:
+        if slot is not None:
+            await slots.release(slot)
