@@ -102,6 +102,7 @@ typedef struct {
     size_t flight_first, flight_count, flight_room;
     sg_group *groups;
     size_t group_count, group_room;
+    uint32_t texts; /* of scripts, by their numbers: sent along in this write */
     sg_resp *resp;
     sg_command command;
     sg_batch *batch;

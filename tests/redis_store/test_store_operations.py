@@ -8,6 +8,7 @@ import math
 
 import pytest
 
+import redis_servers.server
 from redis_store.public import ALGORITHMS, admitted, fresh, left
 from sluicegate import (
     Decision,
@@ -131,6 +132,19 @@ async def test_one_key_many_times_keeps_its_order(store: RedisStore) -> None:
     many = await limiter.hit_many([("a", 1)] * 1200)
     assert [one.remaining for one in many] == [*range(999, -1, -1), *[0] * 200]
     assert [one.allowed for one in many] == [True] * 1000 + [False] * 200
+
+
+async def test_a_server_that_knows_no_script_is_sent_its_text_once(
+    redis_server: redis_servers.server.Server,
+) -> None:
+    async with RedisStore(redis_server.url, timeout=5) as store:
+        limiter = Limiter("5/hour", store=store, name=fresh())
+        for _ in range(2):
+            assert all(await limiter.hit_many((f"key:{n}", 1) for n in range(2400)))
+        with redis_server.client() as client:
+            stats = client.info("commandstats")
+        assert stats["cmdstat_eval"]["calls"] == 1
+        assert stats["cmdstat_evalsha"]["calls"] >= 10
 
 
 async def test_a_handle_is_the_limiter_and_a_key(store: RedisStore) -> None:
