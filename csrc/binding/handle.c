@@ -11,7 +11,8 @@ typedef struct {
 } sgpy_handle;
 
 static PyObject *make(PyTypeObject *type, sgpy_limiter *limiter, PyObject *key) {
-    if (sgpy_limiter_ready(limiter) < 0) {
+    /* One over a server has what `hit` and `peek` need, if not what decides at once. */
+    if (limiter->server == NULL && sgpy_limiter_ready(limiter) < 0) {
         return NULL;
     }
     sgpy_handle *self = (sgpy_handle *)type->tp_alloc(type, 0);
@@ -27,8 +28,12 @@ static PyObject *make(PyTypeObject *type, sgpy_limiter *limiter, PyObject *key) 
 }
 
 PyObject *sgpy_handle_new(sgpy_limiter *limiter, PyObject *key) {
-    return sgpy_limiter_ready(limiter) < 0 ? NULL
-                                           : make(limiter->state->Handle_Type, limiter, key);
+    /* without a state it has not been made, and there is no type to make one of */
+    if (limiter->state == NULL) {
+        (void)sgpy_limiter_ready(limiter);
+        return NULL;
+    }
+    return make(limiter->state->Handle_Type, limiter, key);
 }
 
 static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

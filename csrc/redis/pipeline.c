@@ -210,6 +210,25 @@ static bool put_words(sg_pipeline *p, sg_command *command, int script, bool eval
     return false;
 }
 
+static int script_of(const sg_request *r) {
+    if (r->kind != SG_CHECK)
+        return r->script;
+    return r->plan->simple && r->op == SG_HIT ? SG_SCRIPT_GCRA : SG_SCRIPT_DECIDE;
+}
+
+/* Of several groups that need a script's text one takes it along; the server knows it then. */
+static void share_text(sg_pipeline *p, const sg_group *g) {
+    const int script = script_of(g->first);
+    if (!g->first->evaluate || script < 0)
+        return;
+    const uint32_t bit = UINT32_C(1) << script;
+    if (p->texts & bit) {
+        for (sg_request *r = g->first; r != NULL; r = r->next)
+            r->evaluate = false; /* should it not know it after all, each has another try */
+    }
+    p->texts |= bit;
+}
+
 static bool put_batch(sg_pipeline *p, const sg_group *g) {
     sg_request *first = g->first;
     const uint64_t claim = draw(p) >> 13; /* below 2^51, so that all of a batch are below 2^52 */
@@ -221,14 +240,13 @@ static bool put_batch(sg_pipeline *p, const sg_group *g) {
             return false;
     }
     sg_batch_command(p->batch, first->ttl_us, claim, &p->command);
-    const int script = first->plan->simple && first->op == SG_HIT ? SG_SCRIPT_GCRA
-                                                                  : SG_SCRIPT_DECIDE;
-    return put_words(p, &p->command, script, first->evaluate, first->asking);
+    return put_words(p, &p->command, script_of(first), first->evaluate, first->asking);
 }
 
 /* False: no memory, and nothing of it was put. */
 static bool put_group(sg_pipeline *p, const sg_group *g) {
     sg_request *first = g->first;
+    share_text(p, g);
     if (!flight_room(p) || !(first->kind == SG_CHECK
                                  ? put_batch(p, g)
                                  : put_words(p, first->command, first->script, first->evaluate,
@@ -296,6 +314,7 @@ void sg_pipeline_write(sg_pipeline *p) {
     row unwanted = {0}, lacking = {0};
     sg_request *next;
     p->group_count = 0;
+    p->texts = 0;
     p->pass++;
     for (sg_request *r = take_waiting(p); r != NULL; r = next) {
         next = r->next;

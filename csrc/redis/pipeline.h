@@ -102,6 +102,7 @@ typedef struct {
     size_t flight_first, flight_count, flight_room;
     sg_group *groups;
     size_t group_count, group_room;
+    uint32_t texts; /* of scripts, by their numbers: sent along in this write */
     sg_resp *resp;  /* NULL: none is needed yet */
     uint64_t ends;  /* of streams so far */
     sg_command command;

@@ -40,6 +40,9 @@ class Claim(Wanted, Protocol[Outcome]):
 class ServerClaim(Wanted, Protocol[Outcome]):
     """The same of what a server has: it is asked."""
 
+    def follows(self, other: Any) -> bool:
+        """Whether another claim, asked just before it, is met wherever this one is."""
+
     async def attempt(self, left: float) -> tuple[bool, Outcome, float]: ...
 
     async def look(self) -> None:

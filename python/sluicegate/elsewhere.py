@@ -134,6 +134,12 @@ def _all_without_store(triples: Sequence[Triple], error: StoreError) -> _core.De
 
 def as_degraded(decision: _core.Decision) -> _core.Decision:
     """The same decision, as one that the store asked did not make."""
+    return _flagged(decision, degraded=True, shadow=decision.shadow)
+
+
+def _flagged(decision: _core.Decision, *, degraded: bool, shadow: bool) -> _core.Decision:
+    if (decision.degraded, decision.shadow) == (degraded, shadow):
+        return decision
     return _core.Decision(
         decision.allowed,
         quota=decision.quota,
@@ -141,8 +147,17 @@ def as_degraded(decision: _core.Decision) -> _core.Decision:
         remaining=decision.remaining,
         retry_after=decision.retry_after,
         reset_after=decision.reset_after,
-        degraded=True,
-        shadow=decision.shadow,
+        degraded=degraded,
+        shadow=shadow,
+    )
+
+
+def _bound(decision: _core.Decision, among: Sequence[_core.Decision]) -> _core.Decision:
+    """The one that binds, which also tells what any of the others would have told."""
+    return _flagged(
+        decision,
+        degraded=any(one.degraded for one in among),
+        shadow=any(one.shadow for one in among),
     )
 
 
@@ -158,14 +173,15 @@ async def _reserve_all(triples: Sequence[Triple]) -> _core.Decision:
     except BaseException:
         await _settle_all(made, 0)
         raise
-    if made[-1][0].allowed:
+    decisions = [decision for decision, _ in made]
+    if decisions[-1].allowed:
         await _settle_all(made, None, triples)
-        return min((decision for decision, _ in made), key=_left)
+        return _bound(min(decisions, key=_left), decisions)
     # of those after the first refusal one may refuse for longer
     await _settle_all(made, 0)
-    rest = [await _peek_one(*triple) for triple in triples[len(made) :]]
-    refused = [made[-1][0], *(decision for decision in rest if not decision.allowed)]
-    return max(refused, key=lambda decision: decision.retry_after)
+    decisions += [await _peek_one(*triple) for triple in triples[len(made) :]]
+    refused = [decision for decision in decisions if not decision.allowed]
+    return _bound(max(refused, key=lambda decision: decision.retry_after), decisions)
 
 
 async def _reserve_one(
@@ -246,6 +262,14 @@ class _HitClaim:
 
     def refused(self, decision: _core.Decision) -> Any:
         return decision
+
+    def follows(self, other: _HitClaim) -> bool:
+        """Whether all that admits it would have admitted the other."""
+        if self.limiter is not other.limiter:
+            return False
+        if isinstance(self.cost, int) and isinstance(other.cost, int):
+            return self.cost >= other.cost
+        return self.cost == other.cost
 
     async def look(self) -> None:
         with suppress(StoreError):  # the attempt will tell
@@ -334,6 +358,10 @@ class _SlotClaim:
     async def attempt(self, left: float) -> tuple[bool, _core.Slot | None, float]:
         slot: _core.Slot | None = await self._held.acquire(self.given, self._limit)
         return slot is not None or left <= 0, slot, LOOK_AGAIN
+
+    def follows(self, other: _SlotClaim) -> bool:
+        """Whether the other had a slot wherever this one has."""
+        return self._limit <= other._limit
 
     async def look(self) -> None:
         """Nothing tells when one will be free."""

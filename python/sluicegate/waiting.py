@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator
+from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,10 +37,14 @@ _LONGEST = 86400.0  # seconds parked in one go; a longer wait is several
 class _Waiter:
     """One claim, and how to wake who has it."""
 
-    __slots__ = ("claim",)
+    __slots__ = ("asking", "claim", "held_up", "together")
 
     def __init__(self, claim: Wanted) -> None:
         self.claim = claim
+        # Of a server:
+        self.asking = False  # it has no answer yet, so it may not have to wait at all
+        self.together = False  # its first question does not wait for those of others before it
+        self.held_up = False  # by such who are asking alone: it may not wait for more
 
     def wake(self) -> bool:
         """Wakes it, from any thread; False if it can run no more."""
@@ -131,14 +136,13 @@ def _queue_of(name: tuple[int, bytes], table: _core.Table) -> _Queue:
     return queue
 
 
-def _ahead(queue: _Queue, waiter: _Waiter) -> list[Any]:
-    ahead: list[Any] = []
+def _waiters_ahead(queue: _Queue, waiter: _Waiter) -> list[_Waiter]:
     # a copy: a collected task may leave the queue in the middle, in this very thread
-    for other in list(queue.waiters):
-        if other is waiter:
-            break
-        ahead.append(other.claim)
-    return ahead
+    return list(takewhile(lambda other: other is not waiter, list(queue.waiters)))
+
+
+def _ahead(queue: _Queue, waiter: _Waiter) -> list[Any]:
+    return [other.claim for other in _waiters_ahead(queue, waiter)]
 
 
 def _leave(name: tuple[int, bytes], queue: _Queue, waiter: _Waiter) -> None:
@@ -279,37 +283,77 @@ async def wait_in_task(claim: Claim[T], timeout: float, max_waiters: float = inf
 async def wait_for_server(claim: ServerClaim[T], timeout: float, max_waiters: float = inf) -> T:
     """The same where each look and each attempt is a question to a server.
 
-    Who comes joins the queue before it looks: while it does, others come behind it.
+    Who comes joins the queue before it asks: while it does, others come behind it. Where all
+    before it are still asking too, and would get theirs wherever it gets its own, it need not
+    wait for their answers: questions arrive in their order.
     """
     waiter = _TaskWaiter(claim, running_loop())
     deadline = time.monotonic() + timeout
     name = (id(claim.table), claim.key)
     with _lock:
         queue = _queue_of(name, claim.table)
-        before = len(queue.waiters)
+        waiter.asking = True
+        waiter.together = all(
+            other.asking and other.together and claim.follows(other.claim)
+            for other in queue.waiters
+        )
         queue.waiters[waiter] = None
     try:
-        if before > 0:
+        pause = 0.0
+        if waiter.together:
+            # who may not wait has this one attempt
+            done, outcome, pause = await claim.attempt(timeout if max_waiters >= 1 else 0.0)
+            if done:
+                return outcome
+            _has_asked(queue, waiter)
+        ahead = _ahead(queue, waiter)
+        if ahead:
+            before = len(ahead)
             if before < max_waiters:
                 await claim.look()
-            ahead = _ahead(queue, waiter)
+                ahead = _ahead(queue, waiter)
             if before >= max_waiters or claim.too_late(ahead, deadline - time.monotonic()):
                 return await claim.refusal(ahead)
+            pause = 0.0  # they may be gone by now
         while True:
             left = deadline - time.monotonic()
             if waiter is queue.head():
-                done, outcome, pause = await claim.attempt(
-                    max(0.0, left) if max_waiters >= 1 else 0.0
-                )
-                if done:
-                    return outcome
+                if pause <= 0.0:
+                    done, outcome, pause = await claim.attempt(
+                        max(0.0, left) if max_waiters >= 1 else 0.0
+                    )
+                    if done:
+                        return outcome
+                    _has_asked(queue, waiter)
                 await waiter.park(min(pause, max(deadline - time.monotonic(), 0.0)))
             elif left > 0:
                 await waiter.park(left)
+            elif _is_held_up(queue, waiter):
+                await waiter.park(inf)  # till all before it have got theirs, or one has not
             else:
                 return await claim.refusal(_ahead(queue, waiter))
+            pause = 0.0
     finally:
+        _has_asked(queue, waiter)
         _leave(name, queue, waiter)
+
+
+def _is_held_up(queue: _Queue, waiter: _Waiter) -> bool:
+    """Whether of those before it nobody has been told yet to wait."""
+    with _lock:
+        waiter.held_up = all(other.asking for other in _waiters_ahead(queue, waiter))
+        return waiter.held_up
+
+
+def _has_asked(queue: _Queue, waiter: _Waiter) -> None:
+    """It has its first answer, or has gone: who is held up by that alone looks again."""
+    if waiter.asking:
+        with _lock:
+            waiter.asking = False
+            for other in list(queue.waiters):
+                if other.held_up:
+                    other.held_up = False
+                    other.wake()
 
 
 async def sleep(seconds: float, clock: StoreClock) -> None:
