@@ -18,7 +18,11 @@ class _Greeting(_core.Link, asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, where: str) -> None:
         super().__init__(loop, where)
         self._transport: Any = None
-        self.ended = False
+        self._why_ended = ""
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._why_ended)
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -27,12 +31,16 @@ class _Greeting(_core.Link, asyncio.Protocol):
         self.feed(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.ended = True
-        self.drop(reason(error) if error is not None else "it closed the connection")
+        self._why_ended = reason(error) if error is not None else "it closed the connection"
+        self.drop(self._why_ended)
 
     def _flush(self) -> None:
+        if self.ended:
+            self._wait()
+            self.drop(self._why_ended)
+            return
         data = self.take()
-        if data is not None and not self.ended:
+        if data is not None:
             self._transport.write(data)
 
     def _broken(self) -> None:
@@ -65,7 +73,7 @@ async def _connect(node: Node, settings: Settings, where: str) -> tuple[Any, _Gr
     return transport, greeting
 
 
-def _words(settings: Settings, *, master: bool) -> list[tuple[Any, ...]]:
+def _words(settings: Settings, *, master: bool, decides: bool) -> list[tuple[Any, ...]]:
     username, password = settings.login()
     words: list[tuple[Any, ...]] = []
     if password is not None:
@@ -73,21 +81,37 @@ def _words(settings: Settings, *, master: bool) -> list[tuple[Any, ...]]:
     if settings.db:
         words.append(("SELECT", settings.db))
     words.append(("PING",))  # answered with an error while the server loads or is busy
+    if decides:
+        words.append(("EVAL", "return 1", 0))  # not answered while writes are paused
     if master:
         words.append(("ROLE",))
     return words
 
 
 async def open_transport(
-    node: Node, settings: Settings, timeout: float, *, master: bool = False
+    node: Node,
+    settings: Settings,
+    timeout: float,
+    *,
+    master: bool = False,
+    decides: bool = True,
 ) -> Any:
     """A transport that is logged in; its protocol is still to be set. OSError, StoreError,
-    asyncio.TimeoutError. With `master`, a StoreError unless the server is one."""
+    asyncio.TimeoutError. With `master`, a StoreError unless the server is one; with `decides`,
+    unless it runs scripts now."""
+    words = _words(settings, master=master, decides=decides)
+    # A greeting has no timer of its own: who accepts and says nothing is left by this.
+    return await asyncio.wait_for(_open(node, settings, timeout, words, master), timeout)
+
+
+async def _open(
+    node: Node, settings: Settings, timeout: float, words: list[tuple[Any, ...]], master: bool
+) -> Any:
     where = f"{settings.scheme}://{node}" if not node.path else f"unix://{node}"
-    transport, greeting = await asyncio.wait_for(_connect(node, settings, where), timeout)
+    transport, greeting = await _connect(node, settings, where)
     try:
         replies: list[Any] = await asyncio.gather(
-            *(greeting.command(words, timeout) for words in _words(settings, master=master)),
+            *(greeting.command(one, timeout) for one in words),
             return_exceptions=True,
         )
         for reply in replies:
@@ -104,10 +128,11 @@ async def open_transport(
 
 
 async def talk(node: Node, settings: Settings, timeout: float, *words: Any) -> Any:
-    """The reply to one command, over a connection of its own."""
-    transport = await open_transport(node, settings, timeout)
+    """The reply to one command of a server that need not run scripts, over a connection of its
+    own."""
+    transport = await open_transport(node, settings, timeout, decides=False)
     greeting = transport.get_protocol()
     try:
-        return await greeting.command(words, timeout)
+        return await asyncio.wait_for(greeting.command(words, timeout), timeout)
     finally:
         transport.abort()
