@@ -433,13 +433,36 @@ static bool handle(sg_pipeline *p, const sg_reply *reply) {
     return true;
 }
 
+/* What was read is of no more use, be it half a reply or junk: the next connection begins anew.
+ * A reply that is being handled is still looked at by its handler. */
+static void end_stream(sg_pipeline *p) {
+    p->out_used = 0;
+    p->stale = true;
+    if (!p->handling) {
+        sg_resp_free(p->resp);
+        p->resp = NULL;
+    }
+}
+
+static bool begin_stream(sg_pipeline *p) {
+    if (!p->stale)
+        return true;
+    sg_resp *fresh = sg_resp_new();
+    if (fresh == NULL)
+        return false;
+    sg_resp_free(p->resp);
+    p->resp = fresh;
+    p->stale = false;
+    return true;
+}
+
 bool sg_pipeline_feed(sg_pipeline *p, const char *bytes, size_t length) {
     sg_reply reply;
-    sg_resp_state state = SG_RESP_BROKEN;
-    if (!sg_resp_feed(p->resp, bytes, length))
+    sg_resp_state state = SG_RESP_MORE;
+    if (!begin_stream(p) || !sg_resp_feed(p->resp, bytes, length))
         return false;
     p->handling = true;
-    while ((state = sg_resp_next(p->resp, &reply)) == SG_RESP_READY) {
+    while (!p->stale && (state = sg_resp_next(p->resp, &reply)) == SG_RESP_READY) {
         if (!handle(p, &reply)) {
             state = SG_RESP_BROKEN;
             break;
@@ -510,11 +533,10 @@ static sg_request *land(sg_pipeline *p) {
 void sg_pipeline_lost(sg_pipeline *p, const char *text, size_t length) {
     sg_request *r = land(p), *next, *first = NULL, *last = NULL;
     size_t count = 0;
-    sg_resp *fresh = sg_resp_new();
-    p->out_used = 0;
+    end_stream(p);
     for (; r != NULL; r = next) {
         next = r->next;
-        if (r->over || !r->repeatable || fresh == NULL) {
+        if (r->over || !r->repeatable) {
             fail_and_forget(p, r, SG_LOST, text, length);
             continue;
         }
@@ -529,15 +551,11 @@ void sg_pipeline_lost(sg_pipeline *p, const char *text, size_t length) {
     }
     if (last != NULL)
         put_back(p, first, last, count);
-    if (fresh != NULL) {
-        sg_resp_free(p->resp);
-        p->resp = fresh;
-    }
 }
 
 void sg_pipeline_drop(sg_pipeline *p, sg_failure failure, const char *text, size_t length) {
     sg_request *r = land(p), *next;
-    p->out_used = 0;
+    end_stream(p);
     for (; r != NULL; r = next) {
         next = r->next;
         fail_and_forget(p, r, failure == SG_UNSENT ? SG_LOST : failure, text, length);

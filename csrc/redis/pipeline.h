@@ -107,6 +107,7 @@ typedef struct {
     char *out; /* to be written */
     size_t out_used, out_room;
     bool handling; /* a reply */
+    bool stale;    /* what `resp` has read is of a connection that has ended */
 } sg_pipeline;
 
 /* False: no memory. `seed`: by chance; makes the ids of claims. */

@@ -94,7 +94,7 @@ async def test_a_fault_and_its_end(redis_server: Server, name: str) -> None:
     store = RedisStore(redis_server.url, timeout=TIMEOUT)
     async with watched(store) as watch:
         limiter = limiter_over(store)
-        assert all((await burst(limiter)))
+        assert all(await burst(limiter))
         with fault.begin(redis_server):
             asked = redis_server_connections(redis_server) if name == "read-only" else 0
             found = await burst(limiter)
@@ -110,7 +110,7 @@ async def test_a_fault_and_its_end(redis_server: Server, name: str) -> None:
                 assert redis_server_connections(redis_server) - asked < 20
         begin = time.monotonic()
         assert await tries(lambda: limiter.hit("k"))
-        assert all((await burst(limiter)))
+        assert all(await burst(limiter))
         told_once(watch)
 
 
