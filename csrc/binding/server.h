@@ -206,6 +206,8 @@ PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args);
 PyObject *sgpy_link_command(PyObject *op, PyObject *words);
 PyObject *sgpy_server_slots(PyObject *op, PyObject *args);
 PyObject *sgpy_ask_all(PyObject *module, PyObject *triples);
+/* Forgets that its key was refused: a change of it was asked for, or may have been made. */
+void sgpy_forget_refusal(const sgpy_ask *ask);
 /* What a reply to words comes to. */
 void sgpy_words_replied(sgpy_ask *ask, const sg_reply *reply);
 

@@ -139,7 +139,15 @@ static void all_replied(sgpy_ask *ask, const sg_reply *reply) {
 
 /* ---- what a reply to words comes to */
 
+void sgpy_forget_refusal(const sgpy_ask *ask) {
+    const sgpy_server *server = ask->limiter->server;
+    if (server != NULL && server->denied != NULL) {
+        sg_denied_forget(server->denied, ask->fp);
+    }
+}
+
 static void change_replied(sgpy_ask *ask, const sg_reply *reply) {
+    sgpy_forget_refusal(ask); /* of a check that was sent before it, and answered after that */
     if (reply->nodes[0].type == SG_RESP_INTEGER) {
         sgpy_ask_deliver(ask, Py_NewRef(Py_None));
         return;
@@ -281,9 +289,7 @@ PyObject *sgpy_limiter_change(PyObject *op, PyObject *args) {
         sgpy_ask_free(ask);
         return NULL;
     }
-    if (limiter->server->denied != NULL) {
-        sg_denied_forget(limiter->server->denied, ask->fp);
-    }
+    sgpy_forget_refusal(ask);
     return send_to_server(ask);
 }
 
@@ -297,9 +303,7 @@ PyObject *sgpy_settle(sgpy_limiter *limiter, PyObject *key, PyObject *argument) 
     sg_command_argument(ask->request.command, "settle", 6);
     sg_command_argument(ask->request.command, PyBytes_AS_STRING(argument),
                         (size_t)PyBytes_GET_SIZE(argument));
-    if (limiter->server->denied != NULL) {
-        sg_denied_forget(limiter->server->denied, ask->fp);
-    }
+    sgpy_forget_refusal(ask);
     return send_to_server(ask);
 }
 
