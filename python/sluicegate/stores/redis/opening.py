@@ -55,6 +55,28 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+# How servers begin their answers to a login. What another says may repeat the password, whole or
+# in part: "ERR unknown command 'AUTH', with args beginning with: ...".
+_LOGIN_ERRORS = (
+    "WRONGPASS invalid username-password pair or user is disabled.",
+    "ERR AUTH <password> called without any password configured for the default user.",
+    "ERR Client sent AUTH, but no password is set",
+    "LOADING ",
+    "BUSY ",
+    "MASTERDOWN ",
+)
+
+
+def _discreet(error: BaseException, where: str) -> BaseException:
+    """The error of a login, without what it might give away."""
+    _, refused, said = str(error).partition(f"{where} refused: ")
+    if not refused or said.strip("'\"").startswith(_LOGIN_ERRORS):
+        return error
+    return StoreError(
+        f"{where} refused the login (AUTH); what it said may repeat the password and is left out"
+    )
+
+
 async def _connect(node: Node, settings: Settings, where: str) -> tuple[Any, _Greeting]:
     loop = asyncio.get_running_loop()
     greeting = _Greeting(loop, where)
@@ -114,9 +136,9 @@ async def _open(
             *(greeting.command(one, timeout) for one in words),
             return_exceptions=True,
         )
-        for reply in replies:
+        for said, reply in zip(words, replies, strict=True):
             if isinstance(reply, BaseException):
-                raise reply
+                raise _discreet(reply, where) if said[0] == "AUTH" else reply
         if master and replies[-1][0] != b"master":
             raise StoreError(f"{where} is no master now")
         if greeting.ended:
