@@ -94,7 +94,7 @@ async def test_a_reply_that_stops_at_every_byte(redis_server: Server, proxy: Pro
     async with watched(store):
         limiter = limiter_over(store, timeout=0.1)
         length = await reply_length(proxy, limiter)
-        for after in range(1, length, 3):
+        for after in range(1, length, 5):
             before = await tries(lambda: limiter.peek("a"))
             proxy.behave(Stop(after))
             found = await batch(limiter)
