@@ -319,26 +319,30 @@ PyObject *sgpy_limiter_fetch(PyObject *op, PyObject *key) {
     return send_to_server(ask);
 }
 
-/* The texts of what fetch.lua replied; -1 with an exception. */
-static int read_fetched(PyObject *fetched, const sg_plan *plan, sg_text *values,
-                        uint64_t *now_us) {
+/* The texts of what fetch.lua replied; -1 with StoreError, for a server may reply anything. */
+static int read_fetched(const sgpy_state *st, PyObject *fetched, const sg_plan *plan,
+                        sg_text *values, uint64_t *now_us) {
     const Py_ssize_t texts = (Py_ssize_t)plan->logs + 1;
-    if (!PyList_Check(fetched) || PyList_GET_SIZE(fetched) != texts + 1) {
-        PyErr_SetString(PyExc_ValueError, "that is not what was fetched");
-        return -1;
+    if (!PyList_Check(fetched) || PyList_GET_SIZE(fetched) != texts + 1 ||
+        !PyLong_Check(PyList_GET_ITEM(fetched, texts))) {
+        goto fail;
     }
     for (Py_ssize_t i = 0; i < texts; i++) {
         PyObject *item = PyList_GET_ITEM(fetched, i);
         if (item != Py_None && !PyBytes_Check(item)) {
-            PyErr_SetString(PyExc_ValueError, "that is not what was fetched");
-            return -1;
+            goto fail;
         }
         values[i] = item == Py_None ? (sg_text){NULL, 0}
                                     : (sg_text){PyBytes_AS_STRING(item),
                                                 (size_t)PyBytes_GET_SIZE(item)};
     }
     *now_us = PyLong_AsUnsignedLongLong(PyList_GET_ITEM(fetched, texts));
-    return *now_us == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+    if (*now_us != UINT64_MAX || !PyErr_Occurred()) {
+        return 0;
+    }
+fail:
+    PyErr_SetString(st->StoreError, "the reply is none to what was asked");
+    return -1;
 }
 
 PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args) {
@@ -375,7 +379,7 @@ PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args) {
         goto done;
     }
     sgpy_plan *plan = sgpy_plan_of(limiter);
-    if (plan == NULL || read_fetched(fetched, &plan->plan, values, &now_us) < 0) {
+    if (plan == NULL || read_fetched(limiter->state, fetched, &plan->plan, values, &now_us) < 0) {
         goto done;
     }
     const sg_status status = sg_answer_project(&plan->plan, &sg_malloc_allocator, values, now_us,

@@ -369,3 +369,43 @@ async def test_all_that_can_be_asked(
             assert await tries(lambda: limiter.peek("other"))
         assert await limiter.hit("a")
         await slots.release(slot)
+
+
+@pytest.mark.parametrize("data", [b":7\r\n", b"*0\r\n", b"*2\r\n$1\r\nx\r\n+y\r\n"], ids=repr)
+async def test_odd_replies_to_all_that_can_be_asked(
+    redis_server: Server, proxy: Proxy, data: bytes
+) -> None:
+    """Well-formed, and none to what was asked: where that can be seen it is a StoreError."""
+    store = store_behind(proxy)
+    async with watched(store):
+        limiter = limiter_over(store)
+        slots = ConcurrencyLimiter(5, store=store, name="slots", ttl=60)
+        reservation = await limiter.reserve("a", 5)
+        proxy.behave(Answering(data))
+        for number, ask in enumerate(
+            [
+                lambda: limiter.hit("a"),
+                lambda: limiter.hit_many([("a", 1), ("b", 1)]),
+                lambda: hit_all((limiter, "a", 1), (limiter, "b", 1)),
+                lambda: limiter.reserve("a", 1),
+                lambda: limiter.wait("a", timeout=0.1),
+                lambda: asyncio.gather(*(limiter.wait("a", timeout=0.1) for _ in range(2))),
+                lambda: slots.count("a"),
+                lambda: slots.acquire("a"),
+                lambda: store.clear(),
+                lambda: reservation.settle(1),
+                lambda: limiter.reset("a"),
+            ]
+        ):
+            found = await outcomes([ask()], TIMEOUT * 3 + MARGIN)
+            if number >= 9 and data == b":7\r\n":
+                continue  # the time, as the server replies it to a change
+            assert isinstance(found[0], StoreError), (number, found)
+            await asyncio.sleep(0.25 if store_is_down(store) else 0)
+        proxy.behave(behaviours.Pass())
+        proxy.close_connections()
+        assert await tries(lambda: limiter.hit("a"))
+
+
+def store_is_down(store: RedisStore) -> bool:
+    return any(one.down for router in store._routers.values() for one in router.connections())
