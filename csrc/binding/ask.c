@@ -446,6 +446,9 @@ static void give_failure(sgpy_ask *ask, sg_failure failure, const char *text, si
     } else if (ask->kind == SGPY_ASK_CHECK) {
         sgpy_ask_deliver(ask, result_without(ask, failure, text, length));
     } else {
+        if (ask->kind == SGPY_ASK_CHANGE) {
+            sgpy_forget_known(ask);
+        }
         sgpy_ask_raise(ask, failure, text, length);
         sgpy_ask_deliver(ask, NULL);
     }

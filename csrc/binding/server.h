@@ -251,6 +251,9 @@ PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args);
 PyObject *sgpy_link_command(PyObject *op, PyObject *words);
 PyObject *sgpy_server_slots(PyObject *op, PyObject *args);
 PyObject *sgpy_ask_all(PyObject *module, PyObject *triples);
+/* Forgets what is remembered of its key, which a change of it makes void: that it was refused, and
+ * what was drawn. */
+void sgpy_forget_known(const sgpy_ask *ask);
 /* What a reply to words comes to. */
 void sgpy_words_replied(sgpy_ask *ask, const sg_reply *reply);
 

@@ -139,7 +139,19 @@ static void all_replied(sgpy_ask *ask, const sg_reply *reply) {
 
 /* ---- what a reply to words comes to */
 
+void sgpy_forget_known(const sgpy_ask *ask) {
+    sgpy_server *server = ask->limiter->server;
+    if (server == NULL) {
+        return;
+    }
+    if (server->denied != NULL) {
+        sg_denied_forget(server->denied, ask->fp);
+    }
+    sgpy_lease_forget(server, ask->fp);
+}
+
 static void change_replied(sgpy_ask *ask, const sg_reply *reply) {
+    sgpy_forget_known(ask); /* of a check that was sent before it, and answered after that */
     if (reply->nodes[0].type == SG_RESP_INTEGER) {
         sgpy_ask_deliver(ask, Py_NewRef(Py_None));
         return;
@@ -216,14 +228,6 @@ static void keyed_command(sgpy_ask *ask, sg_script_id script) {
     sg_command_rings(c, plan, ask->request.name, ask->request.name_length);
 }
 
-/* What this process remembers of a key that is changed holds no more. */
-static void forget(sgpy_server *server, sg_fingerprint fp) {
-    if (server->denied != NULL) {
-        sg_denied_forget(server->denied, fp);
-    }
-    sgpy_lease_forget(server, fp);
-}
-
 static PyObject *send_to_server(sgpy_ask *ask) {
     sgpy_limiter *limiter = ask->limiter;
     sgpy_router *router = sgpy_server_router(limiter->server);
@@ -289,7 +293,7 @@ PyObject *sgpy_limiter_change(PyObject *op, PyObject *args) {
         sgpy_ask_free(ask);
         return NULL;
     }
-    forget(limiter->server, ask->fp);
+    sgpy_forget_known(ask);
     return send_to_server(ask);
 }
 
@@ -303,7 +307,7 @@ PyObject *sgpy_settle(sgpy_limiter *limiter, PyObject *key, PyObject *argument) 
     sg_command_argument(ask->request.command, "settle", 6);
     sg_command_argument(ask->request.command, PyBytes_AS_STRING(argument),
                         (size_t)PyBytes_GET_SIZE(argument));
-    forget(limiter->server, ask->fp);
+    sgpy_forget_known(ask);
     return send_to_server(ask);
 }
 
@@ -319,26 +323,30 @@ PyObject *sgpy_limiter_fetch(PyObject *op, PyObject *key) {
     return send_to_server(ask);
 }
 
-/* The texts of what fetch.lua replied; -1 with an exception. */
-static int read_fetched(PyObject *fetched, const sg_plan *plan, sg_text *values,
-                        uint64_t *now_us) {
+/* The texts of what fetch.lua replied; -1 with StoreError, for a server may reply anything. */
+static int read_fetched(const sgpy_state *st, PyObject *fetched, const sg_plan *plan,
+                        sg_text *values, uint64_t *now_us) {
     const Py_ssize_t texts = (Py_ssize_t)plan->logs + 1;
-    if (!PyList_Check(fetched) || PyList_GET_SIZE(fetched) != texts + 1) {
-        PyErr_SetString(PyExc_ValueError, "that is not what was fetched");
-        return -1;
+    if (!PyList_Check(fetched) || PyList_GET_SIZE(fetched) != texts + 1 ||
+        !PyLong_Check(PyList_GET_ITEM(fetched, texts))) {
+        goto fail;
     }
     for (Py_ssize_t i = 0; i < texts; i++) {
         PyObject *item = PyList_GET_ITEM(fetched, i);
         if (item != Py_None && !PyBytes_Check(item)) {
-            PyErr_SetString(PyExc_ValueError, "that is not what was fetched");
-            return -1;
+            goto fail;
         }
         values[i] = item == Py_None ? (sg_text){NULL, 0}
                                     : (sg_text){PyBytes_AS_STRING(item),
                                                 (size_t)PyBytes_GET_SIZE(item)};
     }
     *now_us = PyLong_AsUnsignedLongLong(PyList_GET_ITEM(fetched, texts));
-    return *now_us == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+    if (*now_us != UINT64_MAX || !PyErr_Occurred()) {
+        return 0;
+    }
+fail:
+    PyErr_SetString(st->StoreError, "the reply is none to what was asked");
+    return -1;
 }
 
 PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args) {
@@ -375,7 +383,7 @@ PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args) {
         goto done;
     }
     sgpy_plan *plan = sgpy_plan_of(limiter);
-    if (plan == NULL || read_fetched(fetched, &plan->plan, values, &now_us) < 0) {
+    if (plan == NULL || read_fetched(limiter->state, fetched, &plan->plan, values, &now_us) < 0) {
         goto done;
     }
     const sg_status status = sg_answer_project(&plan->plan, &sg_malloc_allocator, values, now_us,

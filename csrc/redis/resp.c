@@ -81,6 +81,11 @@ static void *add_array(const redisReadTask *task, size_t elements) {
 #else
 static void *add_array(const redisReadTask *task, int elements) {
 #endif
+    unsigned depth = 1;
+    for (const redisReadTask *outer = task->parent; outer != NULL; outer = outer->parent) {
+        if (++depth > SG_RESP_DEPTH_MAX)
+            return NULL;
+    }
     sg_node *node = add(task, SG_RESP_ARRAY);
     if (node != NULL)
         node->number = (int64_t)elements;

@@ -14,6 +14,7 @@
  * cluster, has some hundred thousand bytes. */
 #define SG_RESP_BYTES_MAX (UINT32_C(4) << 20)
 #define SG_RESP_NODES_MAX (UINT32_C(1) << 18)
+#define SG_RESP_DEPTH_MAX 8u /* arrays in arrays; hiredis before 1.0 has such a bound of its own */
 
 typedef enum {
     SG_RESP_NIL = 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Union
 from weakref import WeakSet
 
@@ -59,9 +60,9 @@ def open_store(store: Any = None) -> Store:
 
 
 def _from_url(url: str) -> Store:
-    from urllib.parse import urlsplit
-
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    # not by urlsplit, whose errors have the password
+    found = re.match(r"([a-z][a-z0-9+.-]*)://", url, re.IGNORECASE)
+    scheme = found[1].lower() if found else ""
     if scheme == "memory":
         return _memory_from(url)
     if scheme == "unix" or scheme.startswith(("redis", "valkey")):

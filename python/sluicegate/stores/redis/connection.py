@@ -126,43 +126,50 @@ class Connection(_core.Link, asyncio.Protocol):
         if transport is not None:
             transport.abort()
         self._fall(why)
-        if not self._ended:
-            self._open()
+        # Not at once: a server that is there and does not decide would be tried without a pause.
+        self._open(PROBE)
 
-    def _open(self) -> None:
+    def _open(self, pause: float = 0.0) -> None:
         if self._task is None and not self._ended:
-            self._task = self._loop.create_task(self._opening())
+            self._task = self._loop.create_task(self._opening(pause))
             self._task.add_done_callback(self._opened)
 
-    async def _opening(self) -> None:
-        """Tries until it is open; while nobody asks, not for ever."""
+    async def _opening(self, pause: float) -> None:
+        """Tries, after `pause` seconds, until it is open; while nobody asks, not for ever."""
         idle = 0
+        await asyncio.sleep(pause)
         while idle < PROBES_IDLE and not self._ended:
             try:
                 transport = await self._opener(self._timeout)
+                if self._rise(transport):
+                    return
+                raise ConnectionError("the server closed it")
             except Exception as error:
                 self._fall(reason(error))
                 idle = 0 if self.asked() else idle + 1
                 await asyncio.sleep(PROBE)
-            else:
-                self._rise(transport)
-                return
         self.down = None  # who asks next tries anew
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and task.exception() is not None:
+        if self._ended:
+            return
+        if task.cancelled():  # by somebody who ends all tasks and goes on
+            self.down = None
+        elif task.exception() is not None:
             self._fall(reason(task.exception()))  # type: ignore[arg-type]
 
-    def _rise(self, transport: Any) -> None:
+    def _rise(self, transport: Any) -> bool:
+        """False: it is closed already."""
         if self._ended or transport.is_closing():
             transport.abort()
-            return
+            return self._ended
         transport.set_protocol(self)
         self._transport = transport
         self.down = None
         if self.waiting:
             self._flush()
+        return True
 
     @property
     def is_open(self) -> bool:

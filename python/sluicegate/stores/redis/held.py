@@ -62,7 +62,7 @@ class Held:
         self._counts[name] += 1
         future = self._ask("acquire", [name], [limit])
         try:
-            reply = await future
+            count = _number(await future, key)
         except asyncio.CancelledError:
             # Whether it comes to be held is not known before the heartbeat says it is not.
             self._forget(name, doubtful=True)
@@ -70,10 +70,7 @@ class Held:
         except StoreError:
             self._forget(name, doubtful=True)
             raise
-        if not isinstance(reply[0], int):
-            self._forget(name)
-            raise StoreError(f"the key of {key!r} holds what is not sluicegate's")
-        if reply[0] <= 0:
+        if count <= 0:
             self._forget(name)
             return None
         slot = self._slots.acquire_nowait(key)
@@ -123,10 +120,7 @@ class Held:
 
     async def count(self, key: _core.Key) -> int:
         """How many slots of the key are held, by all. StoreError."""
-        reply = await self._ask("count", [key_bytes(key)], [])
-        if not isinstance(reply[0], int):
-            raise StoreError(f"the key of {key!r} holds what is not sluicegate's")
-        return reply[0]
+        return _number(await self._ask("count", [key_bytes(key)], []), key)
 
     async def leave(self) -> None:
         """Gives all back at once: a clean shutdown."""
@@ -184,3 +178,12 @@ class Held:
         if doubtful:
             self._doubtful.add(name)
             self._keep_beating()
+
+
+def _number(reply: Any, key: _core.Key) -> int:
+    """What was replied of the only key; StoreError."""
+    if not isinstance(reply, list) or len(reply) != 2:  # and the time
+        raise StoreError(f"a reply about the slots of {key!r} is none to what was asked")
+    if not isinstance(reply[0], int):
+        raise StoreError(f"the key of {key!r} holds what is not sluicegate's")
+    return reply[0]

@@ -18,7 +18,11 @@ class _Greeting(_core.Link, asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, where: str) -> None:
         super().__init__(loop, where)
         self._transport: Any = None
-        self.ended = False
+        self._why_ended = ""
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._why_ended)
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -27,12 +31,16 @@ class _Greeting(_core.Link, asyncio.Protocol):
         self.feed(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.ended = True
-        self.drop(reason(error) if error is not None else "it closed the connection")
+        self._why_ended = reason(error) if error is not None else "it closed the connection"
+        self.drop(self._why_ended)
 
     def _flush(self) -> None:
+        if self.ended:
+            self._wait()
+            self.drop(self._why_ended)
+            return
         data = self.take()
-        if data is not None and not self.ended:
+        if data is not None:
             self._transport.write(data)
 
     def _broken(self) -> None:
@@ -45,6 +53,28 @@ def reason(error: BaseException) -> str:
     if isinstance(error, asyncio.TimeoutError | TimeoutError) and not str(error):
         return "timed out"
     return str(error) or type(error).__name__
+
+
+# How servers begin their answers to a login. What another says may repeat the password, whole or
+# in part: "ERR unknown command 'AUTH', with args beginning with: ...".
+_LOGIN_ERRORS = (
+    "WRONGPASS invalid username-password pair or user is disabled.",
+    "ERR AUTH <password> called without any password configured for the default user.",
+    "ERR Client sent AUTH, but no password is set",
+    "LOADING ",
+    "BUSY ",
+    "MASTERDOWN ",
+)
+
+
+def _discreet(error: BaseException, where: str) -> BaseException:
+    """The error of a login, without what it might give away."""
+    _, refused, said = str(error).partition(f"{where} refused: ")
+    if not refused or said.strip("'\"").startswith(_LOGIN_ERRORS):
+        return error
+    return StoreError(
+        f"{where} refused the login (AUTH); what it said may repeat the password and is left out"
+    )
 
 
 async def _connect(node: Node, settings: Settings, where: str) -> tuple[Any, _Greeting]:
@@ -65,7 +95,7 @@ async def _connect(node: Node, settings: Settings, where: str) -> tuple[Any, _Gr
     return transport, greeting
 
 
-def _words(settings: Settings, *, master: bool) -> list[tuple[Any, ...]]:
+def _words(settings: Settings, *, master: bool, decides: bool) -> list[tuple[Any, ...]]:
     username, password = settings.login()
     words: list[tuple[Any, ...]] = []
     if password is not None:
@@ -73,26 +103,42 @@ def _words(settings: Settings, *, master: bool) -> list[tuple[Any, ...]]:
     if settings.db:
         words.append(("SELECT", settings.db))
     words.append(("PING",))  # answered with an error while the server loads or is busy
+    if decides:
+        words.append(("EVAL", "return 1", 0))  # not answered while writes are paused
     if master:
         words.append(("ROLE",))
     return words
 
 
 async def open_transport(
-    node: Node, settings: Settings, timeout: float, *, master: bool = False
+    node: Node,
+    settings: Settings,
+    timeout: float,
+    *,
+    master: bool = False,
+    decides: bool = True,
 ) -> Any:
     """A transport that is logged in; its protocol is still to be set. OSError, StoreError,
-    asyncio.TimeoutError. With `master`, a StoreError unless the server is one."""
+    asyncio.TimeoutError. With `master`, a StoreError unless the server is one; with `decides`,
+    unless it runs scripts now."""
+    words = _words(settings, master=master, decides=decides)
+    # A greeting has no timer of its own: who accepts and says nothing is left by this.
+    return await asyncio.wait_for(_open(node, settings, timeout, words, master), timeout)
+
+
+async def _open(
+    node: Node, settings: Settings, timeout: float, words: list[tuple[Any, ...]], master: bool
+) -> Any:
     where = f"{settings.scheme}://{node}" if not node.path else f"unix://{node}"
-    transport, greeting = await asyncio.wait_for(_connect(node, settings, where), timeout)
+    transport, greeting = await _connect(node, settings, where)
     try:
         replies: list[Any] = await asyncio.gather(
-            *(greeting.command(words, timeout) for words in _words(settings, master=master)),
+            *(greeting.command(one, timeout) for one in words),
             return_exceptions=True,
         )
-        for reply in replies:
+        for said, reply in zip(words, replies, strict=True):
             if isinstance(reply, BaseException):
-                raise reply
+                raise _discreet(reply, where) if said[0] == "AUTH" else reply
         if master and replies[-1][0] != b"master":
             raise StoreError(f"{where} is no master now")
         if greeting.ended:
@@ -104,10 +150,11 @@ async def open_transport(
 
 
 async def talk(node: Node, settings: Settings, timeout: float, *words: Any) -> Any:
-    """The reply to one command, over a connection of its own."""
-    transport = await open_transport(node, settings, timeout)
+    """The reply to one command of a server that need not run scripts, over a connection of its
+    own."""
+    transport = await open_transport(node, settings, timeout, decides=False)
     greeting = transport.get_protocol()
     try:
-        return await greeting.command(words, timeout)
+        return await asyncio.wait_for(greeting.command(words, timeout), timeout)
     finally:
         transport.abort()

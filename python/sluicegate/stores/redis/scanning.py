@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ... import _core
 from ..._support import DONE, Done
+from ...errors import StoreError
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -60,9 +61,13 @@ async def _scan(
     for connection in await router.masters():
         cursor = b"0"
         while True:
-            cursor, keys = await connection.command(
+            reply = await connection.command(
                 ("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH), store.timeout, True
             )
+            try:
+                cursor, keys = bytes(memoryview(reply[0])), [bytes(memoryview(k)) for k in reply[1]]
+            except (LookupError, TypeError):
+                raise StoreError(f"{connection.where} replied to SCAN what is none") from None
             if keys:
                 yield connection, keys
             if cursor == b"0":

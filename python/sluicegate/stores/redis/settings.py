@@ -32,6 +32,8 @@ _OPTIONS = (
     "ssl_check_hostname",
 )
 
+_ESCAPE = "in a user or a password / is written as %2F, ? as %3F, # as %23, @ as %40, [ as %5B"
+
 Credentials = Callable[[], "tuple[str | None, str | None]"]
 
 
@@ -101,15 +103,16 @@ def settings_of(source: Any, tls: ssl.SSLContext | None = None) -> Settings:
 def _of_url(url: str) -> Settings:
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ValueError(f"this URL of a store cannot be read: {error}") from None
+    except ValueError:  # whose text may have the password
+        raise ValueError(f"this URL of a store cannot be read: {_ESCAPE}") from None
     if parts.scheme not in SCHEMES or "://" not in url:
         raise ValueError(
             f"no store has the scheme {parts.scheme!r}; of servers there are "
             f"{', '.join(f'{name}://' for name in SCHEMES)}"
         )
     kind, tls = SCHEMES[parts.scheme]
-    options = _options(parts.query)
+    # where a password has a bare / ? or #, the rest of it stands behind what looks like the host
+    options = _options(parts.query, show="@" not in parts.query)
     if parts.fragment:
         raise ValueError("a store's URL has no #; write %23 for one in a password")
     login, _, hosts = parts.netloc.rpartition("@")
@@ -146,11 +149,12 @@ def _of_url(url: str) -> Settings:
     )
 
 
-def _options(query: str) -> dict[str, str]:
+def _options(query: str, *, show: bool) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
-            raise ValueError(f"a store's URL takes {', '.join(_OPTIONS)}, not {name!r}")
+            what = repr(name) if show else f"what stands behind its ?; {_ESCAPE}"
+            raise ValueError(f"a store's URL takes {', '.join(_OPTIONS)}, not {what}")
         if name in options:
             raise ValueError(f"the URL of a store has {name}= twice")
         options[name] = value
@@ -176,7 +180,7 @@ def _node(text: str, port: int) -> Node:
     elif ":" in text:
         host, _, number = text.rpartition(":")
     if number and not (number.isascii() and number.isdecimal() and 0 < int(number) < 65536):
-        raise ValueError(f"a port is 1 to 65535, not {number!r}")
+        raise ValueError(f"behind a host stands a port, 1 to 65535; {_ESCAPE}")
     return Node(unquote(host) or "localhost", int(number) if number else port)
 
 
