@@ -1,5 +1,6 @@
 """The application that the tests of the Channels door talk to. Clients name themselves in the
-path. CHANNELS_REDIS: the socket of a Redis server for the channel layer, else it is in memory."""
+path. CHANNELS_REDIS: the socket of a Redis server for the channel layer, else it is in memory.
+LIMITS_STORE: the store of "echo"."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class Echo(Named, AsyncWebsocketConsumer):
     """Its room hears what it says, by the channel layer."""
 
     rate_limiter = ChannelsRateLimiter(
-        limits(messages_per_minute=100, max_concurrent_connections=3, max_message_size=64)
+        limits(messages_per_minute=100, max_concurrent_connections=3, max_message_size=64),
+        os.environ.get("LIMITS_STORE"),
     )
 
     async def connect(self) -> None:

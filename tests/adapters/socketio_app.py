@@ -1,11 +1,13 @@
 """The application that the tests of the Socket.IO door talk to: a server for each limiter, under
-its name as path. Clients name themselves in their auth, so that each test has its own."""
+its name as path. Clients name themselves in their auth, so that each test has its own.
+LIMITS_STORE: the store of "hundred"."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import json
+import os
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -33,7 +35,11 @@ async def named(environ: dict[str, Any], auth: Any) -> str:
 
 
 LIMITERS = {
-    "hundred": SocketIOLimiter(limits(messages_per_minute=100), get_client_id=named),
+    "hundred": SocketIOLimiter(
+        limits(messages_per_minute=100, max_concurrent_connections=5),
+        os.environ.get("LIMITS_STORE"),
+        get_client_id=named,
+    ),
     "costs": SocketIOLimiter(
         limits(messages_per_minute=25), costs={"search": 10, "typing": 0}, get_client_id=named
     ),

@@ -93,7 +93,7 @@ async def answers(websocket: ClientConnection) -> list[str]:
     found = []
     with suppress(asyncio.TimeoutError):
         while True:
-            found.append(str(await asyncio.wait_for(websocket.recv(), 0.5)))
+            found.append(str(await asyncio.wait_for(websocket.recv(), 1)))
     return found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import httpx
 import pytest
 import socketio
@@ -21,6 +22,7 @@ import socketio
 import serving
 from adapters.raw import Raw
 from adapters.socketio_app import NAMESPACES
+from sluicegate import SocketIOLimiter
 
 pytestmark = [
     pytest.mark.server,
@@ -311,16 +313,45 @@ async def test_the_default_client_is_the_peers_address(
 ) -> None:
     """Not what Engine.IO has in REMOTE_ADDR, which is 127.0.0.1 for everybody."""
     address = {"websocket": "127.0.0.2", "polling": "127.0.0.3"}[transport]
+    here = need_address(address)
+    async with client(server, "address", "x", transport, local_address=here) as one:
+        assert (await held(server, "address", address))["clients"] == [address]
+        assert await burst(one, 10) == 5
+    async with client(server, "address", "x", transport) as one:
+        assert (await held(server, "address", "127.0.0.1"))["clients"] == ["127.0.0.1"]
+
+
+async def test_the_peers_address_on_aiohttps_own_server() -> None:
+    sio = socketio.AsyncServer(async_mode="aiohttp")
+    limiter = SocketIOLimiter()
+    limiter.attach(sio)
+    app = aiohttp.web.Application()
+    sio.attach(app)
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    port = serving.free_port()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        connector = aiohttp.TCPConnector(local_addr=need_address("127.0.0.2"))
+        async with aiohttp.ClientSession(connector=connector) as http:
+            one = socketio.AsyncClient(reconnection=False, http_session=http)
+            await one.connect(f"http://127.0.0.1:{port}", transports=["websocket"])
+            assert list(limiter.sid_to_client.values()) == ["127.0.0.2"]
+            await one.disconnect()
+    finally:
+        await sio.shutdown()
+        await runner.cleanup()
+    assert limiter.sid_to_client == {}
+
+
+def need_address(address: str) -> tuple[str, int]:
+    """One to connect from; not every system has more than one."""
     with socket.socket() as probe:
         try:
             probe.bind((address, 0))
         except OSError:
             pytest.skip(f"this system has no {address}")
-    async with client(server, "address", "x", transport, local_address=(address, 0)) as one:
-        assert (await held(server, "address", address))["clients"] == [address]
-        assert await burst(one, 10) == 5
-    async with client(server, "address", "x", transport) as one:
-        assert (await held(server, "address", "127.0.0.1"))["clients"] == ["127.0.0.1"]
+    return address, 0
 
 
 @pytest.mark.slow

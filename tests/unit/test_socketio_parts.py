@@ -418,6 +418,29 @@ async def test_events_that_are_named_connect_and_disconnect_are_events() -> None
         assert await driven.places() == 1
 
 
+async def test_a_goodbye_of_both_kinds_is_one() -> None:
+    driven = Driven()
+    driven.sio.on("disconnect", lambda sid, *reason: driven.seen.append(reason))
+    async with driven.session() as session:
+        await session.connect()
+        await session.post('42["disconnect","forged"]', '42["disconnect","forged"]', "41")
+        assert len(driven.seen) == 1 and driven.seen[0] != ("forged",)
+        assert await driven.places() == 0
+    assert driven.limiter.limiter.get_statistics()["total_messages"] == 2
+
+
+async def test_a_client_that_was_there_before_attach_is_seen_to_leave() -> None:
+    driven = Driven()
+    driven.sio.on("disconnect", lambda sid, *reason: driven.seen.append("left"))
+    late = SocketIOLimiter()
+    async with driven.session() as session:
+        await session.connect()
+        late.attach(driven.sio)
+        await session.post("41")
+    assert driven.seen == ["left"]
+    assert await driven.places() == 0
+
+
 async def test_an_event_and_the_goodbye_after_it() -> None:
     driven = Driven()
     driven.sio.on("say", driven.say)

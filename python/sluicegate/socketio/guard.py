@@ -46,7 +46,7 @@ class Guard:
             environ = self._sio.get_environ(sid, namespace)
             if environ is not None and data and data[0] is environ:
                 return await self._connect(namespace, sid, *data)
-        elif event == DISCONNECT and not self._sio.manager.is_connected(sid, namespace):
+        elif event == DISCONNECT and self._is_leaving(namespace, sid):
             return await self._disconnect(namespace, sid, *data)
         return await self._event(event, namespace, sid, *data)
 
@@ -101,13 +101,20 @@ class Guard:
     def _alive(self, namespace: str, sid: str) -> bool:
         return self._sio.get_environ(sid, namespace) is not None
 
+    def _is_leaving(self, namespace: str, sid: str) -> bool:
+        """Whether the server says so, for the first time."""
+        if self._sio.manager.is_connected(sid, namespace):
+            return False
+        return sid in self._session or sid not in self._limiter.sid_to_client
+
     async def _disconnect(self, namespace: str, sid: str, *reason: Any) -> Any:
+        self._forget(sid)
         try:
             # Events run in tasks of their own: those that came before this did are to be
             # charged before, to a connection that is still known.
             await asyncio.sleep(0)
         finally:
-            await self._release(sid)
+            await self._limiter.on_disconnect(sid)
         return await self._trigger(DISCONNECT, namespace, sid, *reason)
 
     async def _event(self, event: Any, namespace: str, sid: str, *data: Any) -> Any:
@@ -124,13 +131,16 @@ class Guard:
         return await self._trigger(event, namespace, sid, *data)
 
     async def _release(self, sid: str) -> None:
+        self._forget(sid)
+        await self._limiter.on_disconnect(sid)
+
+    def _forget(self, sid: str) -> None:
         session = self._session.pop(sid, None)
         sids = self._sids.get(session)
         if sids is not None:
             sids.discard(sid)
             if not sids:
                 del self._sids[session]
-        await self._limiter.on_disconnect(sid)
 
 
 def _notice(retry_after: float) -> dict[str, Any]:
