@@ -337,12 +337,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.measure:
         figures = measured(given.rounds)
-        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     else:
-        figures = json.loads(FIGURES.read_text())
+        figures = json.loads(FIGURES.read_text("utf-8"))
     made = tables(figures)
     if given.measure and PAGE.exists():
-        PAGE.write_text(put(PAGE.read_text(), made))
+        PAGE.write_text(put(PAGE.read_text("utf-8"), made), "utf-8")
     sys.stdout.write("\n".join(made.values()))
     return 0
 

@@ -34,7 +34,8 @@ LOG_QUOTA, LOG_FULL = "1000/minute using sliding-log", 950
 # Filling takes a second or two: the first entry ends when the checks begin, and few do meanwhile.
 # In a log that stays full one ends, on the average, for each that comes.
 LOG_SECONDS = 58
-COPIES = 10_000  # keys that one script copies
+STAGES = 64
+FEW_KEYS = 6000  # of which 100,000 checks a second are about what their quotas admit
 
 Run = Callable[[int], float]
 
@@ -106,12 +107,13 @@ def ours(made: dict[str, str], kind: str, how: str, rounds: int, count: int) -> 
 # ---- full logs
 
 
-def fill_logs(made: Setup, subject: Ours) -> None:
+def fill_logs(made: Setup, subject: Ours, keys: int) -> None:
     """Makes a full log of every key: one, by the limiter's own script under a clock of the
     benchmark's, over the last 58 s; the others are copies of it.
 
-    950 units of 1000, and 256 entries, the most that a log keeps apart; where one more comes,
-    it is admitted.
+    Up to 950 units of 1000 in as many entries as a log keeps apart, 256 at the most: when it has
+    these it joins some, and then goes on. So the copies are taken at its last 64 units, and the
+    logs stand at all stages between two joinings, as logs of many users do.
     """
     import redis
 
@@ -126,6 +128,11 @@ def fill_logs(made: Setup, subject: Ours) -> None:
         script = client.script_load(
             text.replace(clock, "do return tonumber(call('GET', 'clock')) end local time")
         )
+        copy = client.script_load(
+            "for i = ARGV[1], ARGV[2], ARGV[3] do for k = 1, 2 do"
+            " redis.call('COPY', KEYS[k], (KEYS[k]:gsub('user:full', 'user:' .. i)), 'REPLACE')"
+            " end end"
+        )
         state, ring = words[3], words[4]
         client.delete(state, ring)
         seconds, us = client.time()
@@ -135,14 +142,10 @@ def fill_logs(made: Setup, subject: Ours) -> None:
                 at = now - (LOG_FULL - number) * LOG_SECONDS * 1_000_000 // LOG_FULL
                 pipeline.set("clock", at)
                 pipeline.execute_command("EVALSHA", script, *words[2:])
+                stage = number - (LOG_FULL - STAGES)
+                if stage >= 0:
+                    pipeline.evalsha(copy, 2, state, ring, stage, keys - 1, STAGES)
             pipeline.execute()
-        copy = (
-            "for i = ARGV[1], ARGV[2] do for k = 1, 2 do"
-            " redis.call('COPY', KEYS[k], (KEYS[k]:gsub('user:full', 'user:' .. i)), 'REPLACE')"
-            " end end"
-        )
-        for first in range(0, KEYS, COPIES):
-            client.eval(copy, 2, state, ring, first, min(first + COPIES, KEYS) - 1)
 
 
 def _words_of_log(made: Setup, subject: Ours) -> list[bytes]:
@@ -155,25 +158,36 @@ def _words_of_log(made: Setup, subject: Ours) -> list[bytes]:
     return words_of(made, hit)
 
 
-def logs(made: dict[str, str], kind: str, rounds: int, count: int) -> dict[str, Any]:
-    """In a process of its own: throughput with full logs against that of gcra."""
+def logs(made: dict[str, str], kind: str, keys: int, rounds: int, count: int) -> dict[str, Any]:
+    """In a process of its own: throughput with full logs against that of gcra, the same keys.
+
+    Of so few keys that the checks are as many as the quota admits, the logs stay full, and so
+    they are filled once, and the rounds begin no sooner than the quota lets them. Of more keys
+    they are filled anew before each round.
+    """
     place = Setup(**made)
     log, gcra = Ours(place, kind, LOG_QUOTA, "log"), Ours(place, kind, QUOTA, "many")
-    drawn = [names(count, turn) for turn in range(rounds)]
-    gcra.run([f"user:{number}" for number in range(KEYS)])
-    gcra.tally = Tally()
+    drawn = [names(count, turn, keys) for turn in range(-2, rounds)]
+    stays = keys == FEW_KEYS
+    seconds = count / (keys * LOG_FULL / 60)  # in which a quota admits so many
+    fill_logs(place, log, keys)
+    gcra.run([f"user:{number}" for number in range(keys)])
+    begun, gcra.tally = time.perf_counter(), Tally()
 
     def run(turn: int) -> float:
-        # Time goes on: full they are only just after they were made.
-        fill_logs(place, log)
         log.tally = Tally()
+        if stays:
+            time.sleep(max(0.0, begun + (turn + 2) * seconds - time.perf_counter()))
+        else:
+            fill_logs(place, log, keys)
         spent = log.run(drawn[turn])
         # A key that is drawn often may be refused once it has its 1000.
-        if log.tally.failed or log.tally.admitted < 0.99 * count:
+        if log.tally.failed or log.tally.admitted < 0.97 * count:
             raise AssertionError(f"{log.tally.trouble()}")
         return spent
 
     with no_gc():
+        run(-2), run(-1)
         a, b = alternating(run, lambda turn: gcra.run(drawn[turn]), rounds)
     value, info = rates(a, count, b, count)
     return {"ratio": value, "info": info}
@@ -213,10 +227,15 @@ def measure_logs(rounds: int, quick: bool) -> Iterator[Row]:
         yield missing("redis-log", "full logs", LOG_REFERENCE, why)
         return
     with setup() as made:
-        for kind in ("asyncio", "uvloop"):
-            what = f"512 checks at once of full logs (1000/minute) over 100,000 keys, {kind}"
+        for keys, how, kind in (
+            (FEW_KEYS, "that stay full", "asyncio"),
+            (FEW_KEYS, "that stay full", "uvloop"),
+            (KEYS, "just filled", "asyncio"),
+            (KEYS, "just filled", "uvloop"),
+        ):
+            what = f"512 checks at once of logs {how} (1000/minute), {keys:,} keys, {kind}"
             try:
-                found = worker("redis_many.logs", asdict(made), kind, rounds, COUNT)
+                found = worker("redis_many.logs", asdict(made), kind, keys, rounds, COUNT)
             except RuntimeError as error:
                 yield missing("redis-log", what, LOG_REFERENCE, str(error))
                 continue
