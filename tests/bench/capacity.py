@@ -202,6 +202,19 @@ def asked(rate: float, keys: int, processes: int, lease: int, exponent: float) -
     return share
 
 
+# ---- memory
+
+GRIDS = (1.048576, 8.388608, 134.217728, 17179.869184)  # seconds; see prelude.lua
+
+
+def alive(rate: float, keys: int, interval: float, capacity: float) -> float:
+    """Keys that a server has state of, of so many that are checked alike: one unit counts for
+    `interval` seconds, and the key stays until the next step of a grid that suits `capacity`
+    seconds, the interval times the burst."""
+    grid = max((step for step in GRIDS if step <= capacity / 4), default=GRIDS[0])
+    return keys * -math.expm1(-rate / keys * (interval + grid / 2))
+
+
 # ---- the tables
 
 HEADS = ("what", "checks a second", "processes", "servers", "servers busy", "processes busy",
@@ -209,6 +222,7 @@ HEADS = ("what", "checks a second", "processes", "servers", "servers busy", "pro
 # checks a second, processes, checks that a process makes at a time
 SINGLE = ((10_000, 4, 1), (25_000, 4, 1), (50_000, 8, 1), (75_000, 8, 1), (100_000, 8, 1),
           (100_000, 8, 32), (300_000, 8, 256))  # fmt: skip
+QUOTAS = (("5/second burst 20", 0.2, 4.0), ("100/minute", 0.6, 60.0), ("1000/day", 86.4, 86400.0))
 CLUSTERS = ((100_000, 8), (300_000, 16), (MILLION, 64))
 
 
@@ -272,7 +286,15 @@ def tables(figures: dict[str, object]) -> dict[str, str]:
         [[*(f"{value:.2f} µs" for value in [*asdict(costs).values()][:-1]),
           f"{costs.bytes_a_key:.0f}"]],
     )  # fmt: skip
-    return {"costs": ways_table, "fit": fitted, "capacity": table(HEADS, [*lines(costs)])}
+    kept = [
+        (quota, alive(MILLION, KEYS, interval, capacity)) for quota, interval, capacity in QUOTAS
+    ]
+    memory = table(
+        ("quota", "keys with state", "memory of all servers"),
+        [(q, f"{n / 1e6:,.1f} million", f"{n * costs.bytes_a_key / 1e9:.1f} GB") for q, n in kept],
+    )
+    carried = table(HEADS, [*lines(costs)])
+    return {"costs": ways_table, "fit": fitted, "capacity": carried, "memory": memory}
 
 
 def predicted(costs: Costs, reads: float, commands: float) -> float:

@@ -174,7 +174,9 @@ def worker(name: str, *arguments: object, timeout: float = 1800) -> Any:
         check=False,
     )
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines() or ["no message"]
+        # What is told of its end after that is no cause of it.
+        said = done.stderr.partition("Exception ignored in")[0]
+        last = said.strip().splitlines() or ["no message"]
         raise RuntimeError(f"{name} ended with {done.returncode}: {last[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from .harness import median, worker
 from .redis_setup import (
@@ -19,9 +18,11 @@ from .redis_setup import (
     WIDTH,
     Tally,
     all_at_once,
+    closed,
     names,
     new_loop,
     one_by_one,
+    ours_over,
     setup,
     why_not,
 )
@@ -69,12 +70,10 @@ def cost(
     url: str, sockets: list[str], way: str, kind: str, rounds: int, count: int
 ) -> list[dict[str, float]]:
     """In a process of its own: a round an entry."""
-    from sluicegate import Limiter, RedisStore
-
     loop = new_loop(kind)
-    limiter = Limiter(QUOTA, store=RedisStore(url), name="cost")
+    limiter = ours_over(url, QUOTA, "cost")
     tally = Tally()
-    hit: Any = limiter.hit
+    hit = limiter.hit
 
     async def in_batches(subjects: list[str]) -> None:
         for first in range(0, len(subjects), 256):
@@ -106,6 +105,7 @@ def cost(
                 "per_second": count / wall,
             }
         )
+    closed(loop)
     if tally.refused or tally.failed:
         raise AssertionError(tally.trouble())
     return found

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .harness import worker
-from .redis_setup import Setup, new_loop, setup, why_not
+from .redis_setup import TIMEOUT, Setup, new_loop, ours_over, setup, why_not
 from .rows import Row, Topic
 
 TOPIC_NAME = "redis-memory"
@@ -56,10 +56,10 @@ def held(made: dict[str, str], case: tuple[str, str, int, int] | None) -> dict[s
 
 
 async def _fill(place: Setup, case: tuple[str, str, int, int] | None, kept: list[object]) -> int:
-    from sluicegate import ConcurrencyLimiter, Limiter, RedisStore
-
-    store = RedisStore(place.url)
     if case is None:
+        from sluicegate import ConcurrencyLimiter, RedisStore
+
+        store = RedisStore(place.url, timeout=TIMEOUT)
         slots = ConcurrencyLimiter(10, store=store, name="places", ttl=600)
         for number in range(SLOTS):
             slot = await slots.acquire(f"user:{number}")
@@ -68,7 +68,7 @@ async def _fill(place: Setup, case: tuple[str, str, int, int] | None, kept: list
             kept.append(slot)
         return SLOTS
     _, quotas, keys, hits = case
-    limiter = Limiter(quotas, store=store, name="chat")
+    limiter = ours_over(place.url, quotas, "chat")
     for _ in range(hits):
         for first in range(0, keys, 1000):
             pairs = [(f"user:{number}", 1) for number in range(first, first + 1000)]

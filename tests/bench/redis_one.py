@@ -12,9 +12,11 @@ from .redis_setup import (
     Setup,
     Tally,
     alternating,
+    closed,
     missing,
     new_loop,
     one_by_one,
+    ours_over,
     setup,
     why_not,
     words_of,
@@ -29,30 +31,29 @@ COUNT = 5000
 
 def ours(made: dict[str, str], kind: str, rounds: int, count: int) -> dict[str, Any]:
     """In a process of its own: `Limiter.hit`, one awaited after the other."""
-    from sluicegate import Limiter, RedisStore
-
     place = Setup(**made)
     loop = new_loop(kind)
-    limiter = Limiter(QUOTA, store=RedisStore(place.url), name="one")
-
-    async def check(subject: str) -> bool:
-        return bool(await limiter.hit(subject))
+    limiter = ours_over(place.url, QUOTA, "one")
 
     tally = Tally()
     subjects = ["user:42"] * count
 
     def hit() -> None:
-        loop.run_until_complete(one_by_one(check, ["user:42"], Tally()))
+        loop.run_until_complete(one_by_one(limiter.hit, ["user:42"], Tally()))
 
     hit()  # the server knows the script now
     with BlockingLoop(place, words_of(place, hit)) as reference:
-        return compared(
+        found = compared(
             lambda turn: loop.run_until_complete(one_by_one(limiter.hit, subjects, tally)),
             reference,
             tally,
             rounds,
             count,
         )
+    closed(loop)
+    if found["trouble"] is not None:
+        raise AssertionError(found["trouble"])
+    return found
 
 
 def compared(
@@ -61,7 +62,7 @@ def compared(
     """Both in alternation: the median of the ratios of time, and what to tell of it."""
     subject(-1), reference(count)
     reference.percentiles.clear()
-    tally.__init__()  # type: ignore[misc]
+    tally.clear()
     with no_gc():
         a, b = alternating(subject, lambda turn: reference(count), rounds)
     found = [x / y for x, y in zip(a, b, strict=True)]

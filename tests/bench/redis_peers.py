@@ -29,6 +29,7 @@ from .redis_setup import (
     names,
     new_loop,
     one_by_one,
+    ours_over,
     plain_gcra,
     rates,
     setup,
@@ -247,15 +248,13 @@ class Opened:
 
 def one(name: str, made: dict[str, str], rounds: int) -> dict[str, Any]:
     """One check at a time, against the blocking loop of our script."""
-    from sluicegate import Limiter, RedisStore
-
     from .redis_one import QUOTA
 
     place = Setup(**made)
     opened = Opened(name, place.url)
     spent = opened.one(["user:1"] * 100, Tally())
     count = max(100, int(SECONDS / spent * 100))
-    limiter = Limiter(QUOTA, store=RedisStore(place.url), name="one")
+    limiter = ours_over(place.url, QUOTA, "one")
 
     async def hit() -> None:
         await limiter.hit("user:42")

@@ -26,18 +26,25 @@ from .rows import Row
 
 __all__ = [
     "KEYS",
+    "KIND",
+    "LIMIT",
     "QUOTA",
+    "TIMEOUT",
     "WIDTH",
     "BlockingLoop",
+    "Check",
     "Setup",
     "Tally",
     "all_at_once",
     "alternating",
+    "closed",
     "missing",
     "names",
     "new_loop",
     "one_by_one",
+    "ours_over",
     "plain_gcra",
+    "rates",
     "setup",
     "why_not",
     "words_of",
@@ -48,6 +55,7 @@ KEYS = 100_000
 WIDTH = 512  # checks at once
 LIMIT, PERIOD_US = 1000, 3_600_000_000
 QUOTA = f"{LIMIT}/hour"  # admits all that is measured, and no state ends meanwhile
+TIMEOUT = 20.0  # seconds of a check: a busy machine is to be measured, not to fail
 HERE = Path(__file__).resolve().parent
 
 Check = Callable[[str], Awaitable[bool]]
@@ -216,6 +224,11 @@ class Tally:
         if text not in self.errors and len(self.errors) < 3:
             self.errors.append(text)
 
+    def clear(self) -> None:
+        self.admitted = self.refused = self.failed = 0
+        self.errors.clear()
+        del self.latencies[:]
+
     @property
     def all(self) -> int:
         return self.admitted + self.refused + self.failed
@@ -235,14 +248,28 @@ class Tally:
         return ordered[len(ordered) // 2] / 1000, ordered[len(ordered) * 99 // 100] / 1000
 
 
+def ours_over(url: str, quota: str, name: str) -> Any:
+    """A limiter of our own."""
+    from sluicegate import Limiter, RedisStore
+
+    return Limiter(quota, store=RedisStore(url, timeout=TIMEOUT), name=name, timeout=TIMEOUT)
+
+
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
-    """ "asyncio" or "uvloop"; ImportError."""
+    """ "asyncio" or "uvloop"; ImportError. See `closed`."""
     if kind == "uvloop":
         import uvloop
 
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         return loop
     return asyncio.new_event_loop()
+
+
+def closed(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends it, and the connections that were made on it."""
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
 
 
 def names(count: int, seed: int, keys: int = KEYS) -> list[str]:

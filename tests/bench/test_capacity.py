@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bench import capacity
-from bench.capacity import Costs, asked, masters_for, predicted, put, simulate, solved
+from bench.capacity import Costs, alive, asked, masters_for, predicted, put, simulate, solved
 from bench.capacity import spent_of_lease as spent
 
 COSTS = Costs(
@@ -75,6 +75,13 @@ def test_leases_save_where_a_key_is_checked_often() -> None:
     skewed = asked(10**6, 10**8, 64, 100, 1.0)
     assert 0.3 < skewed < 0.8
     assert asked(10**6, 10**8, 8, 100, 1.0) < skewed  # each process has more of a key
+
+
+def test_keys_live_while_their_state_does() -> None:
+    assert alive(10**6, 10**8, 86.4, 86400.0) == pytest.approx(
+        10**8, rel=0.01
+    )  # till the grid's end
+    assert alive(10**6, 10**8, 0.2, 4.0) == pytest.approx(10**6 * (0.2 + 1.048576 / 2), rel=0.01)
 
 
 def test_a_dearer_server_is_told() -> None:
