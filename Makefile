@@ -50,6 +50,7 @@ $(VENV)/.dev: $(VENV)/.made $(SOURCES)
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.made $(SOURCES)
+	-.ci/need hiredis
 	$(CLEAN_BUILD)
 	$(PIP_INSTALL) '.[bench]'
 	touch $@
@@ -68,6 +69,7 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/sluicegate demo --port $(PORT)
 
 bench: $(VENV)/.bench
+	-.ci/need redis
 	$(PY) tests/bench $(ARGS)
 
 lint: $(VENV)/.dev

@@ -8,7 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import awaited, hot, imports, many, memory, profile
+from . import (
+    awaited,
+    hot,
+    imports,
+    many,
+    memory,
+    profile,
+    redis_costs,
+    redis_many,
+    redis_memory,
+    redis_one,
+)
 from .machine import facts
 from .report import markdown, show
 from .rows import Row, Topic
@@ -22,7 +33,13 @@ TOPICS: tuple[Topic, ...] = (
     memory.MEMORY,
     memory.GROWTH,
     imports.TOPIC,
+    redis_one.TOPIC,
+    redis_many.TOPIC,
+    redis_many.LOGS,
+    redis_memory.TOPIC,
+    redis_costs.TOPIC,
 )
+GROUPS = ("redis",)  # all topics whose names begin so
 
 
 def options() -> argparse.ArgumentParser:
@@ -34,7 +51,11 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--quick", action="store_true", help="3 rounds for 9, fewer keys")
     parser.add_argument(
-        "--only", action="append", choices=names, metavar="TOPIC", help=f"one of {', '.join(names)}"
+        "--only",
+        action="append",
+        choices=[*names, *GROUPS],
+        metavar="TOPIC",
+        help=f"one of {', '.join(names)}; redis: all of those",
     )
     parser.add_argument("--no-peers", action="store_true", help="measure no other limiter")
     parser.add_argument("--rounds", type=int, help="rounds a row (9; with --quick 3)")
@@ -63,6 +84,10 @@ def measure(topics: Sequence[Topic], rounds: int, quick: bool, with_peers: bool)
     return rows
 
 
+def chosen(name: str, only: Sequence[str]) -> bool:
+    return name in only or any(group in only and name.startswith(group) for group in GROUPS)
+
+
 def note(text: str) -> None:
     """Progress, beside what is printed for machines."""
     if sys.stderr.isatty():
@@ -81,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(markdown(saved["machine"], rows, titles))
         return 0
     rounds = given.rounds or (3 if given.quick else 9)
-    topics = [topic for topic in TOPICS if given.only is None or topic.name in given.only]
+    topics = [topic for topic in TOPICS if given.only is None or chosen(topic.name, given.only)]
     rows = measure(topics, rounds, given.quick, not given.no_peers)
     note("")
     if given.json:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
 import sysconfig
 from importlib import metadata
 
 from .peers import PEERS, version_of
+from .redis_peers import REDIS_PEERS
 
 __all__ = ["facts"]
 
@@ -34,11 +38,23 @@ def facts() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": os.cpu_count(),
+        "redis": redis_version(),
         "peers": {
             package: version_of(package)
-            for package in sorted({peer.package for peer in PEERS.values()})
+            for package in sorted(
+                {peer.package for peer in (*PEERS.values(), *REDIS_PEERS.values())}
+            )
         },
     }
+
+
+def redis_version() -> str | None:
+    """Of the server that the rows about Redis run."""
+    if shutil.which("redis-server") is None:
+        return None
+    said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"v=(\S+)", said)
+    return found and found.group(1)
 
 
 def metadata_version(package: str) -> str:

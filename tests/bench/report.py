@@ -40,6 +40,24 @@ def note_of(row: Row) -> str:
     parts = []
     if "ns" in info:
         parts.append(f"{info['ns']:,.0f} ns / {info['reference_ns']:,.0f} ns")
+    if "per_second" in info:
+        parts.append(f"{info['per_second']:,}/s / {info['reference_per_second']:,}/s")
+    if "p50_us" in info:
+        parts.append(
+            f"p50 {info['p50_us']:,.0f} µs, p99 {info['p99_us']:,.0f} µs / "
+            f"{info['reference_p50_us']:,.0f} µs, {info['reference_p99_us']:,.0f} µs"
+        )
+    if "usage_bytes" in info:
+        parts.append(f"{info['keys']:,} keys; MEMORY USAGE {info['usage_bytes']:,.0f}")
+    if "checks_a_read" in info:
+        parts.append(
+            f"{info['checks_a_read']} checks a read, {info['checks_a_command']} a command; "
+            f"{info['rate']:,}/s"
+        )
+    if "client_us" in info:
+        parts.append(f"{info['client_us']:.2f} µs of the process")
+    if "trouble" in info:
+        parts.append(info["trouble"])
     if "bytes_a_key" in info:
         parts.append(f"{info['bytes_a_key']:.0f} bytes a key")
     if "table_bytes" in info:
@@ -71,7 +89,12 @@ def grouped(rows: list[Row], titles: dict[str, str]) -> list[tuple[str, list[Row
     for topic in dict.fromkeys(row.topic for row in rows):
         ours = [row for row in rows if row.topic == topic and not row.peer]
         peers = [row for row in rows if row.topic == topic and row.peer]
-        peers.sort(key=lambda row: (row.value is None, row.value or 0.0))
+        peers.sort(
+            key=lambda row: (
+                row.value is None,
+                (row.value or 0.0) * (-1 if row.at_least else 1),
+            )
+        )
         references = {row.reference for row in ours + peers if row.unit == "x"}
         title = titles.get(topic, topic)
         if references:
@@ -119,7 +142,7 @@ def about(machine: dict[str, Any]) -> str:
     build = "" if machine["python_optimised"] else " (built without profile-guided optimisation)"
     return (
         f"{machine['python']}{build}, {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['system']}"
+        f"{machine['system']}" + (f", Redis {machine['redis']}" if machine.get("redis") else "")
     )
 
 

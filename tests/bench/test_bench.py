@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli, hot, peers
-from bench.report import markdown
+from bench import cli, hot, peers, redis_one, redis_peers, redis_setup
+from bench.report import grouped, markdown, note_of
 from bench.rows import Row
 from bench.workers import net
 
@@ -77,3 +77,38 @@ def test_it_runs_and_measures(capsys: pytest.CaptureFixture[str]) -> None:
     assert [target for target in targets if target] == [1.3, 1.5, 2.2]
     assert all(measured["value"] > 0.1 for measured in found["rows"])
     assert not any(str(Path.home()) in str(fact) for fact in found["machine"].values())
+
+
+def test_peers_of_the_best_throughput_come_first() -> None:
+    ours = row(2.0, 1.5, at_least=True)
+    slow, fast = (row(value, at_least=True, peer=True) for value in (0.01, 0.05))
+    ((_, found),) = grouped([ours, slow, fast], {})
+    assert found == [ours, fast, slow]
+
+
+def test_it_names_what_redis_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_setup.shutil, "which", lambda program: None)
+    (found,) = redis_one.measure(1, True)
+    assert found.value is None and "redis-server is not installed" in (found.missing or "")
+
+
+@pytest.mark.server
+def test_it_measures_redis(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--rounds", "1", "--no-peers", "--only", "redis-one", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["rows"]
+    assert [measured["missing"] for measured in found] == [None, None]
+    assert all(measured["value"] > 0.1 for measured in found)
+    assert all(measured["info"]["reference_p50_us"] > 1 for measured in found)
+
+
+@pytest.mark.server
+def test_a_peer_that_refuses_or_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"ratio": 9.0, "info": {}, "trouble": "refuses 5 of 5", "failed": 0}
+    monkeypatch.setattr(redis_peers, "REDIS_PEERS", {"peer": redis_peers.Limits()})
+    monkeypatch.setattr(redis_peers, "version_of", lambda package: "1.0")
+    monkeypatch.setattr(redis_peers, "worker", lambda *arguments, timeout: {**told})
+    (found,) = redis_peers.one_at_a_time("redis-one", "", 1)
+    assert found.value == 9.0 and "refuses 5 of 5" in note_of(found)
+    told |= {"trouble": "raises in 5 of 5: OSError: no", "failed": 5}
+    (found,) = redis_peers.one_at_a_time("redis-one", "", 1)
+    assert found.value is None and "OSError" in note_of(found)

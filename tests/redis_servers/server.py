@@ -11,14 +11,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import redis
 
-from redis_servers.certificates import Certificates
 from redis_servers.ports import free_port
 from redis_servers.waiting import PATIENCE
+
+if TYPE_CHECKING:  # it needs trustme, which only the tests have
+    from redis_servers.certificates import Certificates
 
 Setting = str | int
 
