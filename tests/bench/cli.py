@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import (
     awaited,
+    doors,
     hot,
     imports,
     many,
@@ -33,6 +34,7 @@ TOPICS: tuple[Topic, ...] = (
     memory.MEMORY,
     memory.GROWTH,
     imports.TOPIC,
+    doors.TOPIC,
     redis_one.TOPIC,
     redis_many.TOPIC,
     redis_many.LOGS,

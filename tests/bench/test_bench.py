@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli, hot, peers, redis_one, redis_peers, redis_setup
+from bench import cli, doors, hot, peers, redis_one, redis_peers, redis_setup
 from bench.report import grouped, markdown, note_of
 from bench.rows import Row
 from bench.workers import net
@@ -112,3 +112,9 @@ def test_a_peer_that_refuses_or_raises_is_told(monkeypatch: pytest.MonkeyPatch) 
     told |= {"trouble": "raises in 5 of 5: OSError: no", "failed": 5}
     (found,) = redis_peers.one_at_a_time("redis-one", "", 1)
     assert found.value is None and "OSError" in note_of(found)
+
+
+def test_every_door_is_measured() -> None:
+    rows = list(doors.measure(1, True))
+    assert len(rows) == len(doors.DOORS)
+    assert all(row.value is not None or row.missing for row in rows)

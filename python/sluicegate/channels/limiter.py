@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .. import _core
-from ..stores import MemoryStore
+from ..stores import Store
 from ..websocket.failure import Policy
 from ..websocket.limiter import Limits, WebSocketRateLimiter
 from ..websocket.sizes import size_of
@@ -37,7 +37,7 @@ class ChannelsRateLimiter:
     def __init__(
         self,
         limits: Limits | None = None,
-        storage: MemoryStore | str | None = None,
+        storage: Store | str | None = None,
         on_violation: OnViolation | None = None,
         *,
         name: str = "websocket",

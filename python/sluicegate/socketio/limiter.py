@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from .. import _core
-from ..stores import MemoryStore
+from ..stores import Store
 from ..websocket.clients import client_of
 from ..websocket.failure import Policy
 from ..websocket.limiter import Limits, WebSocketRateLimiter
@@ -46,7 +46,7 @@ class SocketIOLimiter:
     def __init__(
         self,
         limits: Limits | None = None,
-        storage: MemoryStore | str | None = None,
+        storage: Store | str | None = None,
         on_violation: OnViolation | None = None,
         *,
         costs: Mapping[str, int] | None = None,
