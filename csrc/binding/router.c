@@ -231,7 +231,10 @@ static void router_dealloc(PyObject *op) {
     if (((sgpy_router *)op)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    PyObject *type_of, *value, *traceback; /* this may be in the midst of an exception */
+    PyErr_Fetch(&type_of, &value, &traceback);
     (void)router_clear(op);
+    PyErr_Restore(type_of, value, traceback);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -85,18 +85,21 @@ typedef enum { SGPY_ASK_CHECK = 0, SGPY_ASK_RAW, SGPY_ASK_CHANGE, SGPY_ASK_ALL }
 typedef struct {
     Py_ssize_t users, left;
     PyObject *list, *future, *error;
+    const sgpy_ask *visitor; /* the one of its asks that shows the garbage collector what it has */
 } sgpy_many;
 
 /* One of the limiters of a hit_all. */
 typedef struct {
     sgpy_limiter *limiter; /* held */
+    sgpy_server *server;   /* held: the limiter's when it was asked */
     PyObject *quotas;      /* held */
     sgpy_plan *plan;       /* held */
     PyObject *key;         /* held */
     sg_fingerprint fp;
     sgpy_key bytes;
     uint64_t costs[SG_QUOTAS_MAX];
-    bool merged; /* into an earlier one */
+    bool enabled; /* the limiter was */
+    bool merged;  /* into an earlier one */
 } sgpy_member;
 
 struct sgpy_ask {
@@ -111,6 +114,7 @@ struct sgpy_ask {
     Py_ssize_t index;   /* in `many` */
     /* of one limiter */
     sgpy_limiter *limiter;
+    sgpy_server *server; /* the limiter's when it was asked; it may have moved on */
     PyObject *quotas;
     sgpy_plan *plan;
     PyObject *key;
@@ -161,8 +165,10 @@ void sgpy_router_drop_later(sgpy_router *router, const char *why);
 
 int sgpy_link_init_type(PyObject *module, sgpy_state *st);
 
-/* Sends it with all else of this turn of the loop. -1 with an exception: it is still the
- * caller's. */
+#define SGPY_NO_LINK "this Link was not made, or is being torn down"
+
+/* Sends it with all else of this turn of the loop. -1 with an exception (there is no loop any
+ * more): it is still the caller's. */
 int sgpy_link_add(sgpy_link *link, sgpy_ask *ask);
 
 static inline int64_t sgpy_now_ns(sgpy_state *st) { return sgpy_monotonic_ns(&st->monotonic); }
@@ -212,7 +218,7 @@ void sgpy_words_replied(sgpy_ask *ask, const sg_reply *reply);
 /* ---- ticket.c: a reservation on a server */
 
 int sgpy_ticket_init_type(PyObject *module, sgpy_state *st);
-PyObject *sgpy_ticket_new(sgpy_limiter *limiter, PyObject *quotas, PyObject *key,
-                          const sg_ticket *ticket);
+PyObject *sgpy_ticket_new(sgpy_limiter *limiter, sgpy_server *server, PyObject *quotas,
+                          PyObject *key, const sg_ticket *ticket);
 
 #endif
