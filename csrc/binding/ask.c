@@ -324,7 +324,7 @@ static PyObject *result_without(sgpy_ask *ask, sg_failure failure, const char *t
     if (why == NULL) {
         return NULL;
     }
-    if (failure != SG_FOREIGN) {
+    if (failure != SG_FOREIGN && !ask->unheard) {
         sgpy_server_failed(ask->server, why);
     }
     if (by_policy(ask, &out, &raw, &raise) < 0) {

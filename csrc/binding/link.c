@@ -256,6 +256,11 @@ static int link_traverse(PyObject *op, visitproc visit, void *arg) {
     return v.found;
 }
 
+static void unhear(void *context, sg_request *request) {
+    (void)context;
+    ((sgpy_ask *)request)->unheard = true;
+}
+
 static int link_clear(PyObject *op) {
     sgpy_link *self = (sgpy_link *)op;
     /* First, so that nothing is added by who hears of the failures. */
@@ -264,6 +269,7 @@ static int link_clear(PyObject *op) {
     Py_CLEAR(self->create_future);
     Py_CLEAR(self->router);
     if (self->made) {
+        sg_pipeline_each(&self->pipeline, unhear, NULL);
         sg_pipeline_drop(&self->pipeline, SG_UNSENT, "its loop is gone", 16);
     }
     return 0;

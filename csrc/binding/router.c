@@ -217,6 +217,9 @@ static int router_clear(PyObject *op) {
     sgpy_router *self = (sgpy_router *)op;
     sgpy_link *single = self->single;
     self->closed = true;
+    for (sgpy_ask *ask = self->later_first; ask != NULL; ask = (sgpy_ask *)ask->request.next) {
+        ask->unheard = true;
+    }
     sgpy_router_drop_later(self, "its loop is gone");
     self->single = NULL;
     Py_XDECREF((PyObject *)single);

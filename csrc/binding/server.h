@@ -109,6 +109,7 @@ struct sgpy_ask {
     uint8_t kind;       /* sgpy_ask_kind */
     bool detailed;      /* the result is (Decision, refusals, remaining of each quota) */
     bool quiet;         /* a refusal is not counted: its asker goes on waiting */
+    bool unheard;       /* its failure says nothing of the server: all of it is torn down */
     PyObject *future;   /* or NULL: `many`, or nobody waits */
     sgpy_many *many;
     Py_ssize_t index;   /* in `many` */
