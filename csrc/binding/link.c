@@ -189,6 +189,11 @@ static PyObject *link_flying(PyObject *op, void *Py_UNUSED(closure)) {
 
 /* ---- the type */
 
+static int take_attribute(PyObject **place, PyObject *object, const char *name) {
+    Py_XSETREF(*place, PyObject_GetAttrString(object, name));
+    return *place == NULL ? -1 : 0;
+}
+
 static int link_init(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"loop", "where", "router", NULL};
     sgpy_link *self = (sgpy_link *)op;
@@ -212,10 +217,9 @@ static int link_init(PyObject *op, PyObject *args, PyObject *kwargs) {
         return -1;
     }
     self->state = st;
-    Py_XSETREF(self->call_soon, PyObject_GetAttrString(loop, "call_soon"));
-    Py_XSETREF(self->create_future, PyObject_GetAttrString(loop, "create_future"));
-    Py_XSETREF(self->flush, PyObject_GetAttrString(op, "_flush"));
-    if (self->call_soon == NULL || self->create_future == NULL || self->flush == NULL) {
+    if (take_attribute(&self->call_soon, loop, "call_soon") < 0 ||
+        take_attribute(&self->create_future, loop, "create_future") < 0 ||
+        take_attribute(&self->flush, op, "_flush") < 0) {
         return -1;
     }
     Py_XSETREF(self->where, Py_NewRef(where));
