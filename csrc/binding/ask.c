@@ -35,6 +35,7 @@ static void members_free(sgpy_member *members, unsigned count) {
         sgpy_key_done(&members[i].bytes);
         sgpy_plan_release(members[i].plan);
         Py_XDECREF((PyObject *)members[i].limiter);
+        Py_XDECREF((PyObject *)members[i].server);
         Py_XDECREF(members[i].quotas);
         Py_XDECREF(members[i].key);
     }
@@ -47,6 +48,9 @@ void sgpy_ask_free(sgpy_ask *ask) {
         free(ask->request.command);
     }
     members_free(ask->members, ask->member_count);
+    if (ask->many != NULL && ask->many->visitor == ask) {
+        ask->many->visitor = NULL;
+    }
     many_release(ask->many);
     sgpy_key_done(&ask->bytes);
     sgpy_plan_release(ask->plan);
@@ -54,20 +58,31 @@ void sgpy_ask_free(sgpy_ask *ask) {
     Py_XDECREF(ask->quotas);
     Py_XDECREF(ask->key);
     Py_XDECREF((PyObject *)ask->limiter);
+    Py_XDECREF((PyObject *)ask->server);
     PyMem_Free(ask);
 }
 
 int sgpy_ask_traverse(sgpy_ask *ask, visitproc visit, void *arg) {
     Py_VISIT(ask->future);
     Py_VISIT(ask->limiter);
+    Py_VISIT((PyObject *)ask->server);
     Py_VISIT(ask->quotas);
     Py_VISIT(ask->key);
     for (unsigned i = 0; i < ask->member_count; i++) {
         Py_VISIT(ask->members[i].limiter);
+        Py_VISIT((PyObject *)ask->members[i].server);
         Py_VISIT(ask->members[i].quotas);
         Py_VISIT(ask->members[i].key);
     }
-    return 0; /* a `many` may be shared: what it has is not visited by each */
+    if (ask->many != NULL && ask->many->visitor == NULL) {
+        ask->many->visitor = ask;
+    }
+    if (ask->many != NULL && ask->many->visitor == ask) { /* of all that share it, one does */
+        Py_VISIT(ask->many->list);
+        Py_VISIT(ask->many->future);
+        Py_VISIT(ask->many->error);
+    }
+    return 0;
 }
 
 /* ---- giving results */
@@ -75,6 +90,9 @@ int sgpy_ask_traverse(sgpy_ask *ask, visitproc visit, void *arg) {
 /* Resolves a future unless it is done (cancelled). Leaves no exception. */
 static void resolve(sgpy_state *st, PyObject *future, PyObject *method, PyObject *value) {
     PyObject *args[2] = {future, value};
+    if (st->closed) { /* the interpreter ends, and so did all loops */
+        return;
+    }
     PyObject *result = PyObject_VectorcallMethod(method, args,
                                                  2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (result != NULL) {
@@ -82,7 +100,6 @@ static void resolve(sgpy_state *st, PyObject *future, PyObject *method, PyObject
         return;
     }
     /* InvalidStateError: it was cancelled. RuntimeError: its loop is closed. Nobody waits. */
-    (void)st;
     PyErr_Clear();
 }
 
@@ -180,10 +197,15 @@ done:
     return message;
 }
 
+/* The module's StoreError, while there is one. */
+static PyObject *store_error(const sgpy_state *st) {
+    return st->StoreError == NULL ? PyExc_RuntimeError : st->StoreError;
+}
+
 void sgpy_ask_raise(sgpy_ask *ask, sg_failure failure, const char *text, size_t length) {
     PyObject *message = describe(ask, failure, text, length);
     if (message != NULL) {
-        PyErr_SetObject(ask->state->StoreError, message);
+        PyErr_SetObject(store_error(ask->state), message);
         Py_DECREF(message);
     }
 }
@@ -191,7 +213,7 @@ void sgpy_ask_raise(sgpy_ask *ask, sg_failure failure, const char *text, size_t 
 /* The whole quotas in the memory of this process; NULL with an exception. */
 static int decide_locally(sgpy_ask *ask, sgpy_outcome *out, sg_receipt *receipt) {
     sgpy_limiter *limiter = ask->limiter;
-    sgpy_table *table = limiter->server->table;
+    sgpy_table *table = ask->server->table;
     const sg_request *r = &ask->request;
     /* the whole quotas, where the plan is by those that lease */
     const sg_quota *rows = ask->leases ? limiter->rows : ask->plan->plan.quotas;
@@ -217,9 +239,9 @@ static int decide_locally(sgpy_ask *ask, sgpy_outcome *out, sg_receipt *receipt)
     return 0;
 }
 
-/* A decision made without the server. Sets an exception where the policy is to raise. */
-static int by_policy(sgpy_ask *ask, sg_failure failure, const char *text, size_t length,
-                     sgpy_outcome *out, sg_receipt *receipt) {
+/* A decision made without the server; -1 where the policy is to raise: with an exception, or
+ * *raise. */
+static int by_policy(sgpy_ask *ask, sgpy_outcome *out, sg_receipt *receipt, bool *raise) {
     sgpy_limiter *limiter = ask->limiter;
     memset(out, 0, sizeof *out);
     memset(receipt, 0, sizeof *receipt);
@@ -237,11 +259,11 @@ static int by_policy(sgpy_ask *ask, sg_failure failure, const char *text, size_t
         }
         break;
     default:
-        sgpy_ask_raise(ask, failure, text, length);
+        *raise = true;
         return -1;
     }
     out->flags |= SGPY_DEGRADED;
-    limiter->server->table->degraded++;
+    ask->server->table->degraded++;
     return 0;
 }
 
@@ -297,23 +319,25 @@ static PyObject *result_without(sgpy_ask *ask, sg_failure failure, const char *t
     sgpy_outcome out;
     sg_receipt raw;
     PyObject *receipt = NULL;
-    if (limiter->server == NULL || limiter->server->store == NULL) {
-        PyErr_SetString(ask->state->StoreError, "the limiter has moved to another store");
+    bool raise = false;
+    /* Now, for the text may be gone when the store was told (logging may run any code). */
+    PyObject *why = describe(ask, failure, text, length);
+    if (why == NULL) {
         return NULL;
     }
-    if (failure != SG_FOREIGN) {
-        PyObject *why = describe(ask, failure, text, length);
-        if (why == NULL) {
-            return NULL;
+    if (failure != SG_FOREIGN && !ask->unheard) {
+        sgpy_server_failed(ask->server, why);
+    }
+    if (by_policy(ask, &out, &raw, &raise) < 0) {
+        if (raise) {
+            PyErr_SetObject(store_error(ask->state), why);
         }
-        sgpy_server_failed(limiter->server, why);
         Py_DECREF(why);
-    }
-    if (limiter->server == NULL || by_policy(ask, failure, text, length, &out, &raw) < 0) {
         return NULL;
     }
+    Py_DECREF(why);
     if (ask->request.op == SG_RESERVE && out.decision.allowed) {
-        receipt = sgpy_receipt_new(limiter, limiter->server->table, ask->quotas,
+        receipt = sgpy_receipt_new(limiter, ask->server->table, ask->quotas,
                                    ask->plan->plan.quotas, &raw);
         if (receipt == NULL) {
             return NULL;
@@ -325,7 +349,7 @@ static PyObject *result_without(sgpy_ask *ask, sg_failure failure, const char *t
 /* ---- what the pipeline calls */
 
 bool sgpy_ask_wanted(const sgpy_ask *ask) {
-    if (ask->future == NULL || ask->many != NULL) {
+    if (ask->future == NULL || ask->many != NULL || ask->state->closed) {
         return true;
     }
     PyObject *done = PyObject_CallMethodNoArgs(ask->future, ask->state->str_done);
@@ -343,7 +367,7 @@ static bool ask_wanted(void *owner, sg_request *request) {
 }
 
 static void remember_refusal(sgpy_ask *ask, const sg_answer *answer) {
-    sgpy_server *server = ask->limiter->server;
+    sgpy_server *server = ask->server;
     if (server->denied == NULL) {
         server->denied = sg_denied_new();
         if (server->denied == NULL) {
@@ -372,37 +396,32 @@ static void raise_levels(const sgpy_limiter *limiter, const sg_plan *plan, sgpy_
     }
 }
 
-PyObject *sgpy_spend(sgpy_limiter *limiter, PyObject *quotas, const sg_plan *plan, PyObject *key,
-                     const sgpy_key *bytes, sg_fingerprint fp, const uint64_t *costs,
-                     sg_purse_state *state) {
+PyObject *sgpy_spend(sgpy_limiter *limiter, sgpy_server *server, PyObject *quotas,
+                     const sg_plan *plan, PyObject *key, const sgpy_key *bytes, sg_fingerprint fp,
+                     const uint64_t *costs, sg_purse_state *state) {
     sgpy_outcome out;
-    *state = sgpy_lease_take(limiter->server, fp, plan, costs, &out.decision);
+    *state = sgpy_lease_take(server, fp, plan, costs, &out.decision);
     if (*state != SG_PURSE_TAKEN) {
         return NULL;
     }
     raise_levels(limiter, plan, &out);
     sgpy_set_flags(limiter, &out);
-    sgpy_count_elsewhere(limiter->server->table, fp, bytes->data, bytes->length, &out);
+    sgpy_count_elsewhere(server->table, fp, bytes->data, bytes->length, &out);
     return sgpy_observed(limiter, key, sgpy_outcome_decision(limiter->state, quotas, &out));
 }
 
 static void ask_decided(void *owner, sg_request *request, const sg_answer *answer) {
     sgpy_ask *ask = (sgpy_ask *)request;
     sgpy_limiter *limiter = ask->limiter;
-    sgpy_server *server = limiter->server;
+    sgpy_server *server = ask->server; /* the limiter may have moved on, or do so in the midst */
     sgpy_outcome out = {.decision = answer->decision};
     PyObject *receipt = NULL;
     (void)owner;
-    if (SG_UNLIKELY(server == NULL)) { /* testing.override took it elsewhere meanwhile */
-        PyErr_SetString(ask->state->StoreError, "the limiter has moved to another store");
-        sgpy_ask_deliver(ask, NULL);
+    if (SG_UNLIKELY(ask->kind == SGPY_ASK_DRAW)) {
+        sgpy_lease_drawn(ask, answer);
         return;
     }
     if (SG_UNLIKELY(limiter->lease > 0)) {
-        if (ask->kind == SGPY_ASK_DRAW) {
-            sgpy_lease_drawn(ask, answer);
-            return;
-        }
         raise_levels(limiter, &ask->plan->plan, &out);
     }
     if (SG_UNLIKELY(!answer->decision.allowed && limiter->deny_ns > 0 && request->op == SG_HIT)) {
@@ -413,7 +432,7 @@ static void ask_decided(void *owner, sg_request *request, const sg_answer *answe
         sgpy_count_elsewhere(server->table, ask->fp, ask->bytes.data, ask->bytes.length, &out);
     }
     if (request->op == SG_RESERVE && (answer->ticket.open || out.decision.allowed)) {
-        receipt = sgpy_ticket_new(limiter, ask->quotas, ask->key, &answer->ticket);
+        receipt = sgpy_ticket_new(limiter, server, ask->quotas, ask->key, &answer->ticket);
         if (receipt == NULL) {
             sgpy_ask_deliver(ask, NULL);
             return;
@@ -424,14 +443,12 @@ static void ask_decided(void *owner, sg_request *request, const sg_answer *answe
     if (SG_LIKELY(!server->degraded && answer->seen == SG_SEEN)) {
         return;
     }
-    Py_INCREF((PyObject *)server); /* logging may run code that changes the limiter */
     if (server->degraded) {
         sgpy_server_recovered(server);
     }
     if (answer->seen == SG_SEEN_OTHER) {
         sgpy_server_other_shape(server);
     }
-    Py_DECREF((PyObject *)server);
 }
 
 static void ask_replied(void *owner, sg_request *request, const sg_reply *reply) {
@@ -528,7 +545,12 @@ static sgpy_link *find_link(sgpy_ask *ask, sgpy_router *router) {
     ask->request.slot = router->slots != NULL || router->single == NULL
                             ? sg_slot_of(ask->request.name, ask->request.name_length)
                             : 0;
-    return sgpy_router_link(router, ask->request.slot);
+    sgpy_link *link = sgpy_router_link(router, ask->request.slot);
+    if (SG_UNLIKELY(link != NULL && link->create_future == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, SGPY_NO_LINK);
+        return NULL;
+    }
+    return link;
 }
 
 /* Why a link is down; it hears that somebody asked. */
@@ -586,11 +608,13 @@ static sgpy_ask *check_new(sgpy_limiter *limiter, sg_check_op op, PyObject *key,
                            PyObject *quotas) {
     sgpy_server *server = limiter->server;
     sgpy_state *st = limiter->state;
+    const uint64_t version = limiter->version;
     sgpy_ask *ask = sgpy_ask_new(st, server->head_length + SG_NAME_ROOM);
     if (ask == NULL) {
         return NULL;
     }
     ask->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)limiter);
+    ask->server = (sgpy_server *)Py_NewRef((PyObject *)server);
     ask->request.kind = SG_CHECK;
     ask->request.op = (uint8_t)op;
     ask->request.repeatable = op == SG_PEEK;
@@ -598,6 +622,9 @@ static sgpy_ask *check_new(sgpy_limiter *limiter, sg_check_op op, PyObject *key,
         memcpy(ask->request.costs, sgpy_ones, sizeof ask->request.costs);
     } else if (sgpy_cost_row(st, cost, limiter->quotas, ask->request.costs) < 0) {
         goto fail;
+    }
+    if (SG_UNLIKELY(limiter->version != version)) {
+        goto changed;
     }
     if (SG_LIKELY(quotas == NULL)) {
         ask->plan = sgpy_plan_of(limiter);
@@ -611,13 +638,12 @@ static sgpy_ask *check_new(sgpy_limiter *limiter, sg_check_op op, PyObject *key,
         if (sgpy_other_rows(limiter, server->table, quotas, rows, &ask->quotas) < 0) {
             goto fail;
         }
+        if (limiter->version != version) {
+            goto changed;
+        }
         ask->plan = sgpy_plan_of_rows(server, ask->quotas, rows);
     }
     if (ask->plan == NULL) {
-        goto fail;
-    }
-    if (limiter->server != server) {
-        PyErr_SetString(PyExc_RuntimeError, "a cost changed the limiter");
         goto fail;
     }
     if (sgpy_key_read(key, &ask->bytes) < 0) {
@@ -629,6 +655,8 @@ static sgpy_ask *check_new(sgpy_limiter *limiter, sg_check_op op, PyObject *key,
     ask->fp = sg_fingerprint_of(&server->table->secret, ask->bytes.data, ask->bytes.length);
     sgpy_ask_write_name(ask, server, &ask->bytes);
     return ask;
+changed:
+    PyErr_SetString(PyExc_RuntimeError, "a cost, or what quotas= gave, changed the limiter");
 fail:
     sgpy_ask_free(ask);
     return NULL;
@@ -636,7 +664,7 @@ fail:
 
 /* A refusal that is remembered, as the result; NULL: there is none, or an exception. */
 static PyObject *remembered(sgpy_ask *ask) {
-    sgpy_server *server = ask->limiter->server;
+    sgpy_server *server = ask->server;
     sgpy_outcome out;
     if (server->denied == NULL ||
         !sg_denied_get(server->denied, ask->fp, &ask->plan->plan, ask->request.costs,
@@ -756,7 +784,8 @@ static PyObject *spend_at_once(sgpy_limiter *limiter, PyObject *key, PyObject *c
     PyObject *quotas = Py_NewRef(limiter->quotas);
     const sg_fingerprint fp = sg_fingerprint_of(&limiter->server->table->secret, bytes.data,
                                                 bytes.length);
-    PyObject *decision = sgpy_spend(limiter, quotas, &plan->plan, key, &bytes, fp, costs, &state);
+    PyObject *decision = sgpy_spend(limiter, limiter->server, quotas, &plan->plan, key, &bytes, fp,
+                                    costs, &state);
     Py_DECREF(quotas);
     sgpy_plan_release(plan);
     sgpy_key_done(&bytes);
@@ -951,8 +980,7 @@ PyObject *sgpy_limiter_ask_many(PyObject *op, PyObject *given) {
             result = Py_NewRef(many->list);
         }
     } else {
-        sgpy_link *link = sgpy_router_link(router, 0);
-        many->future = link == NULL ? NULL : PyObject_CallNoArgs(link->create_future);
+        many->future = PyObject_CallMethod(router->loop, "create_future", NULL);
         result = Py_XNewRef(many->future);
     }
     Py_XDECREF(router);

@@ -98,6 +98,7 @@ static sgpy_ask *draw_for(const sgpy_ask *ask) {
     }
     draw->kind = SGPY_ASK_DRAW;
     draw->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)ask->limiter);
+    draw->server = (sgpy_server *)Py_NewRef((PyObject *)ask->server);
     draw->quotas = Py_NewRef(ask->quotas);
     draw->plan = sgpy_plan_hold(ask->plan);
     draw->key = Py_NewRef(ask->key);
@@ -110,7 +111,7 @@ static sgpy_ask *draw_for(const sgpy_ask *ask) {
     draw->request.name_length = ask->request.name_length;
     memcpy(draw->name, ask->name, ask->request.name_length);
     draw->made_ns = sgpy_now_ns(ask->state);
-    sg_purse_lack(ask->limiter->server->lease->purse, ask->fp, &ask->plan->plan,
+    sg_purse_lack(ask->server->lease->purse, ask->fp, &ask->plan->plan,
                   ask->request.costs, ask->limiter->lease, draw->made_ns, draw->request.costs);
     draw->request.deadline_ns = draw->made_ns + ask->limiter->timeout_ns;
     return draw;
@@ -137,13 +138,13 @@ static bool costs_nothing(const sgpy_ask *ask) {
 }
 
 PyObject *sgpy_lease_hit(sgpy_ask *ask, sgpy_link *link, sgpy_leased *leased) {
-    sgpy_lease *lease = lease_of(ask->limiter->server);
+    sgpy_lease *lease = lease_of(ask->server);
     sg_purse_state state;
     *leased = SGPY_LEASE_ASK;
     if (lease == NULL) {
         return NULL; /* no memory to lease with: ask */
     }
-    PyObject *result = sgpy_spend(ask->limiter, ask->quotas, &ask->plan->plan, ask->key,
+    PyObject *result = sgpy_spend(ask->limiter, ask->server, ask->quotas, &ask->plan->plan, ask->key,
                                   &ask->bytes, ask->fp, ask->request.costs, &state);
     if (state == SG_PURSE_TAKEN) {
         *leased = SGPY_LEASE_DONE;
@@ -179,8 +180,8 @@ PyObject *sgpy_lease_hit(sgpy_ask *ask, sgpy_link *link, sgpy_leased *leased) {
 
 /* Takes off who waits for it; NULL: nobody (the child of a fork forgot them). */
 static sgpy_ask *take_waiting(sgpy_ask *draw) {
-    sgpy_server *server = draw->limiter->server;
-    if (server == NULL || server->lease == NULL) {
+    sgpy_server *server = draw->server;
+    if (server->lease == NULL) {
         return NULL;
     }
     sgpy_draw **place = place_of(server->lease, draw), *found = *place;
@@ -202,10 +203,10 @@ static void ask_itself(sgpy_ask *ask, sgpy_link *link) {
 }
 
 void sgpy_lease_drawn(sgpy_ask *draw, const sg_answer *answer) {
-    sgpy_server *server = draw->limiter->server;
+    sgpy_server *server = draw->server;
     sgpy_ask *ask = take_waiting(draw), *next;
     sgpy_link *link = draw->link;
-    if (server == NULL || server->lease == NULL) {
+    if (server->lease == NULL) {
         return;
     }
     sgpy_lease *lease = server->lease;

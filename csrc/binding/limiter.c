@@ -77,6 +77,9 @@ static int rebind(sgpy_limiter *self, sgpy_state *st, PyObject *table, PyObject 
     self->hot_key = NULL;
     self->version++;
     self->plan = NULL;
+    /* A server decides for its own table: of another one it knows nothing. */
+    PyObject *old_server = old_table == table ? NULL : sgpy_server_object(self->server);
+    self->server = old_table == table ? self->server : NULL;
     self->plain = self->server == NULL;
     memcpy(self->rows, rows, sizeof rows);
     sg_table_know(&self->table->core, rows);
@@ -85,6 +88,7 @@ static int rebind(sgpy_limiter *self, sgpy_state *st, PyObject *table, PyObject 
     Py_XDECREF(old);
     Py_XDECREF(old_key);
     Py_XDECREF(old_table);
+    Py_XDECREF(old_server);
     return 0;
 }
 

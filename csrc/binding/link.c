@@ -8,6 +8,10 @@
 
 /* Has what waits sent, with all else of this turn of the loop. -1 with an exception. */
 static int schedule(sgpy_link *link) {
+    if (SG_UNLIKELY(link->call_soon == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, SGPY_NO_LINK);
+        return -1;
+    }
     if (!link->scheduled) {
         PyObject *handle = PyObject_CallOneArg(link->call_soon, link->flush);
         if (handle == NULL) {
@@ -31,14 +35,21 @@ int sgpy_link_add(sgpy_link *link, sgpy_ask *ask) {
 
 /* ---- what the Python side drives it by */
 
+static bool is_made(const sgpy_link *link) {
+    if (!link->made) {
+        PyErr_SetString(PyExc_RuntimeError, SGPY_NO_LINK);
+    }
+    return link->made;
+}
+
 static PyObject *link_take(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     sgpy_link *self = (sgpy_link *)op;
     const bool idle = self->pipeline.flying == 0;
+    if (!is_made(self)) {
+        return NULL;
+    }
     self->scheduled = false;
     self->unfit = false;
-    if (self->pipeline.first == NULL) {
-        Py_RETURN_NONE;
-    }
     sg_pipeline_write(&self->pipeline);
     if (self->pipeline.out_used == 0) {
         Py_RETURN_NONE;
@@ -51,7 +62,7 @@ static PyObject *link_take(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     if (bytes != NULL) {
         sg_pipeline_sent(&self->pipeline);
     }
-    return bytes; /* without it the caller ends the connection */
+    return bytes; /* without it they leave with the next */
 }
 
 static PyObject *link_wait(PyObject *op, PyObject *Py_UNUSED(ignored)) {
@@ -62,7 +73,7 @@ static PyObject *link_wait(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 static PyObject *link_feed(PyObject *op, PyObject *data) {
     sgpy_link *self = (sgpy_link *)op;
     Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+    if (!is_made(self) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     Py_INCREF(op);
@@ -84,8 +95,11 @@ static PyObject *link_feed(PyObject *op, PyObject *data) {
  * anybody waits, seconds to the next deadline or None). */
 static PyObject *link_expire(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     sgpy_link *self = (sgpy_link *)op;
-    const int64_t now_ns = sgpy_now_ns(self->state);
     int64_t next;
+    if (!is_made(self)) {
+        return NULL;
+    }
+    const int64_t now_ns = sgpy_now_ns(self->state);
     Py_INCREF(op);
     self->hurry = false;
     const size_t expired = sg_pipeline_expire(&self->pipeline, now_ns, &next);
@@ -114,6 +128,9 @@ static const char *text_of(PyObject *why, size_t *length) {
 static PyObject *link_lost(PyObject *op, PyObject *why) {
     sgpy_link *self = (sgpy_link *)op;
     size_t length;
+    if (!is_made(self)) {
+        return NULL;
+    }
     const char *text = text_of(why, &length);
     Py_INCREF(op);
     sg_pipeline_lost(&self->pipeline, text, length);
@@ -124,6 +141,9 @@ static PyObject *link_lost(PyObject *op, PyObject *why) {
 static PyObject *link_drop(PyObject *op, PyObject *why) {
     sgpy_link *self = (sgpy_link *)op;
     size_t length;
+    if (!is_made(self)) {
+        return NULL;
+    }
     const char *text = text_of(why, &length);
     Py_INCREF(op);
     sg_pipeline_drop(&self->pipeline, SG_UNSENT, text, length);
@@ -169,6 +189,11 @@ static PyObject *link_flying(PyObject *op, void *Py_UNUSED(closure)) {
 
 /* ---- the type */
 
+static int take_attribute(PyObject **place, PyObject *object, const char *name) {
+    Py_XSETREF(*place, PyObject_GetAttrString(object, name));
+    return *place == NULL ? -1 : 0;
+}
+
 static int link_init(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"loop", "where", "router", NULL};
     sgpy_link *self = (sgpy_link *)op;
@@ -192,14 +217,13 @@ static int link_init(PyObject *op, PyObject *args, PyObject *kwargs) {
         return -1;
     }
     self->state = st;
-    self->call_soon = PyObject_GetAttrString(loop, "call_soon");
-    self->create_future = PyObject_GetAttrString(loop, "create_future");
-    self->flush = PyObject_GetAttrString(op, "_flush");
-    if (self->call_soon == NULL || self->create_future == NULL || self->flush == NULL) {
+    if (take_attribute(&self->call_soon, loop, "call_soon") < 0 ||
+        take_attribute(&self->create_future, loop, "create_future") < 0 ||
+        take_attribute(&self->flush, op, "_flush") < 0) {
         return -1;
     }
-    self->where = Py_NewRef(where);
-    self->router = router == Py_None ? NULL : Py_NewRef(router);
+    Py_XSETREF(self->where, Py_NewRef(where));
+    Py_XSETREF(self->router, router == Py_None ? NULL : Py_NewRef(router));
     if (!sg_pipeline_init(&self->pipeline, &sgpy_ask_calls, self, seed)) {
         PyErr_NoMemory();
         return -1;
@@ -236,16 +260,22 @@ static int link_traverse(PyObject *op, visitproc visit, void *arg) {
     return v.found;
 }
 
+static void unhear(void *context, sg_request *request) {
+    (void)context;
+    ((sgpy_ask *)request)->unheard = true;
+}
+
 static int link_clear(PyObject *op) {
     sgpy_link *self = (sgpy_link *)op;
-    if (self->made) {
-        self->scheduled = true; /* there is no loop to schedule on */
-        sg_pipeline_drop(&self->pipeline, SG_UNSENT, "its loop is gone", 16);
-    }
+    /* First, so that nothing is added by who hears of the failures. */
     Py_CLEAR(self->flush);
     Py_CLEAR(self->call_soon);
     Py_CLEAR(self->create_future);
     Py_CLEAR(self->router);
+    if (self->made) {
+        sg_pipeline_each(&self->pipeline, unhear, NULL);
+        sg_pipeline_drop(&self->pipeline, SG_UNSENT, "its loop is gone", 16);
+    }
     return 0;
 }
 
@@ -256,7 +286,10 @@ static void link_dealloc(PyObject *op) {
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    PyObject *type_of, *value, *traceback; /* this may be in the midst of an exception */
+    PyErr_Fetch(&type_of, &value, &traceback);
     (void)link_clear(op);
+    PyErr_Restore(type_of, value, traceback);
     if (self->made) {
         self->made = false;
         sg_pipeline_free(&self->pipeline);

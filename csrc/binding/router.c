@@ -217,6 +217,9 @@ static int router_clear(PyObject *op) {
     sgpy_router *self = (sgpy_router *)op;
     sgpy_link *single = self->single;
     self->closed = true;
+    for (sgpy_ask *ask = self->later_first; ask != NULL; ask = (sgpy_ask *)ask->request.next) {
+        ask->unheard = true;
+    }
     sgpy_router_drop_later(self, "its loop is gone");
     self->single = NULL;
     Py_XDECREF((PyObject *)single);
@@ -231,7 +234,10 @@ static void router_dealloc(PyObject *op) {
     if (((sgpy_router *)op)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
+    PyObject *type_of, *value, *traceback; /* this may be in the midst of an exception */
+    PyErr_Fetch(&type_of, &value, &traceback);
     (void)router_clear(op);
+    PyErr_Restore(type_of, value, traceback);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -90,6 +90,7 @@ sgpy_router *sgpy_server_router(sgpy_server *server) {
     }
     sgpy_router *router = (sgpy_router *)server->router;
     if (SG_UNLIKELY(router == NULL || router->loop != loop || router->closed)) {
+        Py_INCREF(server);
         PyObject *found = PyObject_CallMethod(server->store, "_router", "O", loop);
         if (found != NULL && !PyObject_TypeCheck(found, st->Router_Type)) {
             PyErr_SetString(PyExc_TypeError, "_router returned no Router");
@@ -97,10 +98,12 @@ sgpy_router *sgpy_server_router(sgpy_server *server) {
         }
         if (found == NULL) {
             Py_DECREF(loop);
+            Py_DECREF(server);
             return NULL;
         }
         Py_XSETREF(server->router, found);
         router = (sgpy_router *)found;
+        Py_DECREF(server);
     }
     Py_DECREF(loop); /* the router has it */
     return router;
@@ -109,6 +112,9 @@ sgpy_router *sgpy_server_router(sgpy_server *server) {
 /* ---- what the store hears */
 
 static void tell(sgpy_server *server, const char *method, PyObject *why) {
+    if (server->store == NULL) { /* it is being torn down */
+        return;
+    }
     PyObject *result = why == NULL
                            ? PyObject_CallMethod(server->store, method, "O", server->name)
                            : PyObject_CallMethod(server->store, method, "OO", server->name, why);

@@ -95,18 +95,21 @@ typedef enum {
 typedef struct {
     Py_ssize_t users, left;
     PyObject *list, *future, *error;
+    const sgpy_ask *visitor; /* the one of its asks that shows the garbage collector what it has */
 } sgpy_many;
 
 /* One of the limiters of a hit_all. */
 typedef struct {
     sgpy_limiter *limiter; /* held */
+    sgpy_server *server;   /* held: the limiter's when it was asked */
     PyObject *quotas;      /* held */
     sgpy_plan *plan;       /* held */
     PyObject *key;         /* held */
     sg_fingerprint fp;
     sgpy_key bytes;
     uint64_t costs[SG_QUOTAS_MAX];
-    bool merged; /* into an earlier one */
+    bool enabled; /* the limiter was */
+    bool merged;  /* into an earlier one */
 } sgpy_member;
 
 struct sgpy_ask {
@@ -117,11 +120,13 @@ struct sgpy_ask {
     bool detailed;      /* the result is (Decision, refusals, remaining of each quota) */
     bool leases;        /* by the limiter's own numbers: it may spend what was drawn */
     bool quiet;         /* a refusal is not counted: its asker goes on waiting */
+    bool unheard;       /* its failure says nothing of the server: all of it is torn down */
     PyObject *future;   /* or NULL: `many`, or nobody waits */
     sgpy_many *many;
     Py_ssize_t index;   /* in `many` */
     /* of one limiter */
     sgpy_limiter *limiter;
+    sgpy_server *server; /* the limiter's when it was asked; it may have moved on */
     PyObject *quotas;
     sgpy_plan *plan;
     PyObject *key;
@@ -173,8 +178,10 @@ void sgpy_router_drop_later(sgpy_router *router, const char *why);
 
 int sgpy_link_init_type(PyObject *module, sgpy_state *st);
 
-/* Sends it with all else of this turn of the loop. -1 with an exception: it is still the
- * caller's. */
+#define SGPY_NO_LINK "this Link was not made, or is being torn down"
+
+/* Sends it with all else of this turn of the loop. -1 with an exception (there is no loop any
+ * more): it is still the caller's. */
 int sgpy_link_add(sgpy_link *link, sgpy_ask *ask);
 
 static inline int64_t sgpy_now_ns(sgpy_state *st) { return sgpy_monotonic_ns(&st->monotonic); }
@@ -204,9 +211,9 @@ void sgpy_ask_raise(sgpy_ask *ask, sg_failure failure, const char *text, size_t 
 bool sgpy_ask_wanted(const sgpy_ask *ask);
 
 /* Spends units that were drawn: the Decision, counted; NULL with *state told, or an exception. */
-PyObject *sgpy_spend(sgpy_limiter *limiter, PyObject *quotas, const sg_plan *plan, PyObject *key,
-                     const sgpy_key *bytes, sg_fingerprint fp, const uint64_t *costs,
-                     sg_purse_state *state);
+PyObject *sgpy_spend(sgpy_limiter *limiter, sgpy_server *server, PyObject *quotas,
+                     const sg_plan *plan, PyObject *key, const sgpy_key *bytes, sg_fingerprint fp,
+                     const uint64_t *costs, sg_purse_state *state);
 
 /* Sends it, and returns its future (a new reference); on a failure it is freed, and NULL is
  * returned with an exception. Python is asked for a link, and may run code. */
@@ -260,7 +267,7 @@ void sgpy_words_replied(sgpy_ask *ask, const sg_reply *reply);
 /* ---- ticket.c: a reservation on a server */
 
 int sgpy_ticket_init_type(PyObject *module, sgpy_state *st);
-PyObject *sgpy_ticket_new(sgpy_limiter *limiter, PyObject *quotas, PyObject *key,
-                          const sg_ticket *ticket);
+PyObject *sgpy_ticket_new(sgpy_limiter *limiter, sgpy_server *server, PyObject *quotas,
+                          PyObject *key, const sg_ticket *ticket);
 
 #endif

@@ -12,14 +12,14 @@ typedef struct {
     sg_ticket ticket;
 } sgpy_ticket;
 
-PyObject *sgpy_ticket_new(sgpy_limiter *limiter, PyObject *quotas, PyObject *key,
-                          const sg_ticket *ticket) {
+PyObject *sgpy_ticket_new(sgpy_limiter *limiter, sgpy_server *server, PyObject *quotas,
+                          PyObject *key, const sg_ticket *ticket) {
     sgpy_ticket *self = PyObject_GC_New(sgpy_ticket, limiter->state->Ticket_Type);
     if (self == NULL) {
         return NULL;
     }
     self->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)limiter);
-    self->server = (sgpy_server *)Py_NewRef((PyObject *)limiter->server);
+    self->server = (sgpy_server *)Py_NewRef((PyObject *)server);
     self->quotas = Py_NewRef(quotas);
     self->key = Py_NewRef(key);
     self->ticket = *ticket;

@@ -54,10 +54,11 @@ static Py_ssize_t judge_all(sgpy_ask *ask, const sg_reply *reply, sgpy_outcome *
     unsigned asked = 0;
     Py_ssize_t best = -1;
     for (unsigned i = 0; i < ask->member_count; i++) {
-        asked += !ask->members[i].merged && ask->members[i].limiter->enabled;
+        asked += !ask->members[i].merged && ask->members[i].enabled;
     }
     if (reply->nodes[0].type != SG_RESP_ARRAY || reply->count != asked + 3u ||
-        node[asked].type != SG_RESP_INTEGER || node[asked + 1].type != SG_RESP_INTEGER) {
+        node[asked].type != SG_RESP_INTEGER || node[asked + 1].type != SG_RESP_INTEGER ||
+        node[asked + 1].number < 0) {
         return -1;
     }
     *charged = node[asked].number == 1;
@@ -67,7 +68,7 @@ static Py_ssize_t judge_all(sgpy_ask *ask, const sg_reply *reply, sgpy_outcome *
         if (m->merged) {
             continue;
         }
-        if (!m->limiter->enabled) {
+        if (!m->enabled) {
             sgpy_admit(&outs[i]);
         } else {
             if (node->type != SG_RESP_STRING && node->type != SG_RESP_NIL) {
@@ -116,13 +117,13 @@ static void all_replied(sgpy_ask *ask, const sg_reply *reply) {
     }
     for (unsigned i = 0; i < ask->member_count; i++) {
         const sgpy_member *m = &ask->members[i];
-        if (m->merged || !m->limiter->enabled) {
+        if (m->merged || !m->enabled) {
             continue;
         }
         flags |= outs[i].flags & SGPY_SHADOW;
-        if (m->limiter->server != NULL && (charged || !outs[i].decision.allowed)) {
-            sgpy_count_elsewhere(m->limiter->server->table, m->fp, m->bytes.data,
-                                 m->bytes.length, &outs[i]);
+        if (charged || !outs[i].decision.allowed) {
+            sgpy_count_elsewhere(m->server->table, m->fp, m->bytes.data, m->bytes.length,
+                                 &outs[i]);
         }
     }
     const sgpy_member *m = &ask->members[best];
@@ -131,19 +132,15 @@ static void all_replied(sgpy_ask *ask, const sg_reply *reply) {
     decision = sgpy_observed(m->limiter, m->key, decision);
     PyMem_Free(outs);
     sgpy_ask_deliver(ask, decision == NULL ? NULL : Py_BuildValue("(Nn)", decision, best));
-    sgpy_server *server = m->limiter->server;
-    if (server != NULL && server->degraded) {
-        sgpy_server_recovered(server);
+    if (m->server->degraded) {
+        sgpy_server_recovered(m->server);
     }
 }
 
 /* ---- what a reply to words comes to */
 
 void sgpy_forget_known(const sgpy_ask *ask) {
-    sgpy_server *server = ask->limiter->server;
-    if (server == NULL) {
-        return;
-    }
+    sgpy_server *server = ask->server;
     if (server->denied != NULL) {
         sg_denied_forget(server->denied, ask->fp);
     }
@@ -212,6 +209,7 @@ static sgpy_ask *keyed_new(sgpy_limiter *limiter, sgpy_ask_kind kind, PyObject *
         return NULL;
     }
     ask->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)limiter);
+    ask->server = (sgpy_server *)Py_NewRef((PyObject *)server);
     ask->key = Py_NewRef(key);
     ask->fp = sg_fingerprint_of(&server->table->secret, ask->bytes.data, ask->bytes.length);
     ask->request.order = &server->order;
@@ -272,6 +270,7 @@ static int change_argument(sgpy_ask *ask, const char *operation, PyObject *argum
 
 PyObject *sgpy_limiter_change(PyObject *op, PyObject *args) {
     sgpy_limiter *limiter = (sgpy_limiter *)op;
+    const uint64_t version = limiter->version;
     const char *operation;
     PyObject *key, *argument = Py_None;
     if (!PyArg_ParseTuple(args, "sO|O:_change", &operation, &key, &argument)) {
@@ -288,7 +287,7 @@ PyObject *sgpy_limiter_change(PyObject *op, PyObject *args) {
         sgpy_ask_free(ask);
         return NULL;
     }
-    if (limiter->server == NULL) {
+    if (limiter->version != version) {
         PyErr_SetString(PyExc_RuntimeError, "a cost changed the limiter");
         sgpy_ask_free(ask);
         return NULL;
@@ -444,7 +443,7 @@ PyObject *sgpy_link_command(PyObject *op, PyObject *args) {
         return NULL;
     }
     if (!link->made || link->create_future == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "this link is being torn down");
+        PyErr_SetString(PyExc_RuntimeError, SGPY_NO_LINK);
         return NULL;
     }
     PyObject *words = PySequence_Tuple(given), *future = NULL;
@@ -573,10 +572,13 @@ static int read_member(sgpy_state *st, PyObject *triple, sgpy_member *m) {
         PyErr_SetString(PyExc_RuntimeError, "a limiter of this hit_all has no server");
         return -1;
     }
+    const uint64_t version = limiter->version;
+    m->server = (sgpy_server *)Py_NewRef((PyObject *)limiter->server);
+    m->enabled = limiter->enabled;
     if (sgpy_cost_row(st, PyTuple_GET_ITEM(triple, 2), limiter->quotas, m->costs) < 0) {
         return -1;
     }
-    if (limiter->server == NULL) {
+    if (limiter->version != version) {
         PyErr_SetString(PyExc_RuntimeError, "a cost changed a limiter");
         return -1;
     }
@@ -587,7 +589,7 @@ static int read_member(sgpy_state *st, PyObject *triple, sgpy_member *m) {
     m->plan = sgpy_plan_hold(plan);
     m->quotas = Py_NewRef(limiter->quotas);
     m->key = Py_NewRef(PyTuple_GET_ITEM(triple, 1));
-    m->fp = sg_fingerprint_of(&limiter->server->table->secret, m->bytes.data, m->bytes.length);
+    m->fp = sg_fingerprint_of(&m->server->table->secret, m->bytes.data, m->bytes.length);
     return 0;
 }
 
@@ -596,7 +598,7 @@ static int merge_members(sgpy_member *members, unsigned count) {
     for (unsigned i = 1; i < count; i++) {
         for (unsigned j = 0; j < i; j++) {
             sgpy_member *a = &members[j], *b = &members[i];
-            if (a->merged || a->limiter->server != b->limiter->server || a->fp.lo != b->fp.lo ||
+            if (a->merged || a->server != b->server || a->fp.lo != b->fp.lo ||
                 a->fp.hi != b->fp.hi) {
                 continue;
             }
@@ -626,9 +628,9 @@ static int all_command(sgpy_ask *ask) {
     size_t room = 0;
     for (unsigned i = 0; i < ask->member_count; i++) {
         const sgpy_member *m = &ask->members[i];
-        if (!m->merged && m->limiter->enabled) {
+        if (!m->merged && m->enabled) {
             keys += 1 + m->plan->plan.logs;
-            room = sg_max(room, m->limiter->server->head_length + SG_NAME_ROOM);
+            room = sg_max(room, m->server->head_length + SG_NAME_ROOM);
         }
     }
     char *name = PyMem_Malloc(room + 1);
@@ -640,8 +642,8 @@ static int all_command(sgpy_ask *ask) {
     sg_command_begin(c, SG_SCRIPT_ALL, keys);
     for (unsigned i = 0; i < ask->member_count; i++) {
         const sgpy_member *m = &ask->members[i];
-        const sgpy_server *server = m->limiter->server;
-        if (m->merged || !m->limiter->enabled) {
+        const sgpy_server *server = m->server;
+        if (m->merged || !m->enabled) {
             continue;
         }
         const size_t length = sg_name_write(server->head, server->head_length, &server->digests,
@@ -652,7 +654,7 @@ static int all_command(sgpy_ask *ask) {
     PyMem_Free(name);
     for (unsigned i = 0; i < ask->member_count; i++) {
         const sgpy_member *m = &ask->members[i];
-        if (m->merged || !m->limiter->enabled) {
+        if (m->merged || !m->enabled) {
             continue;
         }
         uint8_t row[1 + SG_ROW_BYTES];
@@ -691,9 +693,8 @@ PyObject *sgpy_ask_all(PyObject *module, PyObject *given) {
         if (read_member(st, PyTuple_GET_ITEM(triples, i), &ask->members[i]) < 0) {
             goto fail;
         }
-        any |= ask->members[i].limiter->enabled;
-        if (ask->members[i].limiter->server == NULL ||
-            ask->members[i].limiter->server->store != ask->members[0].limiter->server->store) {
+        any |= ask->members[i].enabled;
+        if (ask->members[i].server->store != ask->members[0].server->store) {
             PyErr_SetString(PyExc_ValueError, "the limiters of one question are of one store");
             goto fail;
         }
@@ -710,13 +711,13 @@ PyObject *sgpy_ask_all(PyObject *module, PyObject *given) {
         goto fail;
     }
     Py_DECREF(triples);
-    sgpy_limiter *first = ask->members[0].limiter;
+    const sgpy_member *first = &ask->members[0];
     sgpy_router *router = sgpy_server_router(first->server);
     if (router == NULL) {
         sgpy_ask_free(ask);
         return NULL;
     }
-    return sgpy_ask_send(ask, router, first->timeout_ns);
+    return sgpy_ask_send(ask, router, first->limiter->timeout_ns);
 fail:
     if (ask != NULL) {
         sgpy_ask_free(ask);

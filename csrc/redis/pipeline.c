@@ -63,6 +63,8 @@ void sg_pipeline_add(sg_pipeline *p, sg_request *r) {
 }
 
 static void forget(sg_pipeline *p, sg_request *r) {
+    if (r->held) /* its owner is being called about it; who does that forgets it */
+        return;
     if (r->command != NULL) {
         sg_command_free(r->command);
         free(r->command);
@@ -556,8 +558,11 @@ static size_t expire_flying(sg_pipeline *p, int64_t now_ns, int64_t *next) {
                 continue;
             }
             expired++;
+            r->held = true;
             fail(p, r, SG_TIMED_OUT, NULL, 0);
-            if (p->ends != ends) { /* nothing flies any more, and r is gone */
+            r->held = false;
+            if (p->ends != ends) { /* nothing flies any more */
+                forget(p, r);
                 end_handling(p, ends);
                 return expired;
             }

@@ -48,6 +48,7 @@ struct sg_request {
     bool asking;     /* behind ASKING, as the cluster said */
     bool alone;      /* in a command of its own: its slot is moving */
     bool over;       /* answered already, by a failure: its reply is skipped */
+    bool held;       /* is not to be forgotten just now */
     uint8_t redirects;
     unsigned slot;      /* 0 where there are no slots */
     int64_t deadline_ns;

@@ -62,6 +62,7 @@ static bool wanted(void *owner, sg_request *r) { return !fate_of(owner, r)->unwa
 static void end(fixture *f, sg_request *r) {
     f->ends[f->ended++] = ((ask *)r)->id;
     react(f, ((ask *)r)->id);
+    assert_true(r->over); /* whatever was done, it is there as long as its owner looks at it */
 }
 
 static void decided(void *owner, sg_request *r, const sg_answer *answer) {

@@ -74,10 +74,13 @@ CALLS: list[Callable[[], Any]] = [
 ]
 
 
-def main() -> int:
-    warnings.simplefilter("ignore")
+def nothing() -> None: ...
+
+
+def fail_each(calls: list[Callable[[], Any]], after: Callable[[], Any] = nothing) -> int:
+    """Makes each allocation of each call fail; how many came out as MemoryError."""
     failed = 0
-    for call in CALLS:
+    for call in calls:
         for start in range(60):
             error: BaseException | None = None
             _testcapi.set_nomemory(start, start + 1)
@@ -88,8 +91,18 @@ def main() -> int:
             finally:
                 _testcapi.remove_mem_hooks()
             failed += isinstance(error, MemoryError)
-        if everything.LIMITER.quotas[1] is None:
-            everything.LIMITER._rebind(everything.table(), [everything.QUOTA, everything.SIZE])
+            after()
+    return failed
+
+
+def rebound() -> None:
+    if everything.LIMITER.quotas[1] is None:
+        everything.LIMITER._rebind(everything.table(), [everything.QUOTA, everything.SIZE])
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    failed = fail_each(CALLS, rebound)
     everything.run(10)
     print(failed, "allocations failed as MemoryError")
     return int(failed == 0)
