@@ -75,6 +75,21 @@ static void pass_on(sgpy_link *link, sgpy_ask *ask) {
     sgpy_ask_give_up(ask, SG_UNSENT, why, why == NULL ? 0 : (size_t)length);
 }
 
+/* Fails an ask by the StoreError that is set, whose text tells more than that it failed. */
+static void give_up_by_error(sgpy_ask *ask) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *said = value == NULL ? NULL : PyObject_Str(value);
+    Py_ssize_t length = 0;
+    const char *text = said == NULL ? NULL : PyUnicode_AsUTF8AndSize(said, &length);
+    PyErr_Clear();
+    sgpy_ask_give_up(ask, SG_REFUSED, text, text == NULL ? 0 : (size_t)length);
+    Py_XDECREF(said);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
 void sgpy_router_redirect(sgpy_router *router, sgpy_ask *ask, sg_redirect how, unsigned slot,
                           const char *node, size_t length) {
     if (router->closed) {
@@ -89,6 +104,10 @@ void sgpy_router_redirect(sgpy_router *router, sgpy_ask *ask, sg_redirect how, u
     sgpy_link *link = as_link(router->state,
                               PyObject_CallMethod((PyObject *)router, "_redirected", "iIs#",
                                                   how == SG_ASK, slot, node, (Py_ssize_t)length));
+    if (link == NULL && PyErr_ExceptionMatches(router->state->StoreError)) {
+        give_up_by_error(ask);
+        return;
+    }
     if (link == NULL) {
         PyErr_Clear();
         later(router, ask);

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def limiter_over(store: RedisStore, **options: Any) -> Limiter:
 
 async def fails(limiter: Limiter, *words: str) -> str:
     """All of several checks fail in time, with a text that has the words."""
-    found = await outcomes([limiter.hit("k") for _ in range(20)], TIMEOUT + MARGIN)
+    found = await outcomes([limiter.hit("k") for _ in range(20)], limiter.timeout + MARGIN)
     assert all(isinstance(one, StoreError) for one in found)
     text = str(found[0])
     assert all(word in text for word in words), text
@@ -198,3 +199,24 @@ async def test_a_socket_that_is_not_there(redis_kind: str, tmp_path: Any) -> Non
     store = RedisStore(f"unix://{tmp_path}/nobody.sock", timeout=TIMEOUT)
     async with watched(store):
         await fails(limiter_over(store), f"unix://{tmp_path}/nobody.sock")
+
+
+async def test_a_node_of_a_cluster_by_a_plain_url(
+    redis_server: Server, proxy_to: Callable[..., Proxy]
+) -> None:
+    """It sends every key elsewhere: the error says so at once, and what to write."""
+    proxy = proxy_to(redis_server.port)
+    proxy.behave(Moving())
+    store = RedisStore(f"redis://127.0.0.1:{proxy.port}", timeout=TIMEOUT)
+    async with watched(store):
+        begin = time.monotonic()
+        await fails(limiter_over(store, timeout=30), "node of a cluster", "redis+cluster://")
+        assert time.monotonic() - begin < 10
+
+
+@dataclass
+class Moving(behaviours.Behaviour):
+    """Answers as a cluster's node to what is asked about keys of another."""
+
+    def reply(self, data: bytes) -> bytes:
+        return data.replace(b"-NOSCRIPT", b"-MOVED 5 127.0.0.1:7000 -")

@@ -196,6 +196,11 @@ async def test_messages_of_web_sockets(redis_server: Server, outage: str, policy
         refused = {"deny": {"internal_error"}, "local": {"rate_limit_exceeded"}}
         assert reasons == refused.get(policy, set())
         assert all(one.get("degraded") for one in results if one["allowed"])
+        remaining = [one["remaining"] for one in results if one["allowed"]]
+        assert remaining == {
+            "allow": [None] * MESSAGES,  # nobody counts
+            "local": [*range(QUOTA - 1, -1, -1)],
+        }.get(policy, [])
         assert times.waited <= 2
 
         async def again() -> Any:
@@ -207,3 +212,53 @@ async def test_messages_of_web_sockets(redis_server: Server, outage: str, policy
         assert result["allowed"] and "degraded" not in result
         assert len(told(watch, "ws.messages")) == 2, watch.lines
         await limiter.unregister_connection("c1")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_connections_of_web_sockets(redis_server: Server, policy: Policy) -> None:
+    """Places that were not had of the store are not given back to it, and none is left there."""
+    store = RedisStore(redis_server.url, timeout=TIMEOUT)
+    async with watched(store) as watch:
+        limiter = WebSocketRateLimiter(
+            WebSocketLimits(max_concurrent_connections=2, connections_per_minute=100),
+            store,
+            name="ws",
+            on_store_error=policy,
+        )
+
+        async def connect(name: str) -> Any:
+            try:
+                return await limiter.check_connection("client") and (
+                    await limiter.register_connection(name, "client")
+                )
+            except StoreError:
+                return "failed"
+
+        async def connected(*names: str) -> list[Any]:
+            return [await asyncio.create_task(connect(name)) for name in names]
+
+        assert await connected("before") == [True]
+        with stopped(redis_server):
+            begin = time.monotonic()
+            found = await connected("a", "b", "c", "d")
+            assert (
+                found
+                == {
+                    "raise": ["failed"] * 4,
+                    "allow": [True] * 4,
+                    "deny": [False] * 4,
+                    "local": [True, True, False, False],  # the whole limit, here
+                }[policy]
+            )
+            assert time.monotonic() - begin < 2 * TIMEOUT + MARGIN
+        await tries(store.ping)
+        for name in ("before", "a", "b", "c", "d"):
+            await limiter.unregister_connection(name)
+        # what the server did when it woke is put right by a heartbeat, and by closing
+        await store.aclose()
+        assert await connected("e", "f", "g") == [True, True, False]
+        assert await limiter.count("client") == 2
+        for name in ("e", "f"):
+            await limiter.unregister_connection(name)
+        assert await limiter.count("client") == 0
+        assert len([line for line in watch.lines if "limiter 'ws' " in line]) == 2, watch.lines

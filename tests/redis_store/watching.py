@@ -35,7 +35,7 @@ class Watch:
     @property
     def lines(self) -> list[str]:
         """What sluicegate has logged."""
-        return [one.getMessage() for one in self.records if one.name == "sluicegate"]
+        return [one.getMessage() for one in self.records if one.name.startswith("sluicegate")]
 
     async def _tick(self) -> None:
         last = time.monotonic()

@@ -399,10 +399,11 @@ class WebSocketRateLimiter(_core.Connections):
             reason = "bandwidth_exceeded" if of_bytes else "rate_limit_exceeded"
             return decision, await self._refused(info, reason, decision, size, cost)
         self._count(info, size)
+        decided = not decision.degraded or decision.quota is not None  # by anybody's count
         result = {
             "allowed": True,
             "reason": "ok",
-            "remaining": plan.remaining_messages(remaining),
+            "remaining": plan.remaining_messages(remaining) if decided else None,
         }
         if decision.degraded:
             result["degraded"] = True
