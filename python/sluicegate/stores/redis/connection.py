@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import _core
 from ..._support import own
+from ...errors import StoreError
 from .opening import reason
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class Connection(_core.Link, asyncio.Protocol):
         while idle < PROBES_IDLE and not self._ended:
             try:
                 transport = await self._opener(self._timeout)
+                if transport.is_closing():  # and nobody would be told of it any more
+                    raise StoreError("the server closed it")
             except Exception as error:
                 self._fall(reason(error))
                 idle = 0 if self.asked() else idle + 1
@@ -155,7 +158,7 @@ class Connection(_core.Link, asyncio.Protocol):
             self._fall(reason(task.exception()))  # type: ignore[arg-type]
 
     def _rise(self, transport: Any) -> None:
-        if self._ended or transport.is_closing():
+        if self._ended:
             transport.abort()
             return
         transport.set_protocol(self)

@@ -32,8 +32,16 @@ class _Greeting(_core.Link, asyncio.Protocol):
 
     def _flush(self) -> None:
         data = self.take()
-        if data is not None and not self.ended:
+        if self.ended:  # before it was asked anything: nothing would tell again
+            self.drop("it closed the connection")
+        elif data is not None:
             self._transport.write(data)
+
+    async def ask(self, timeout: float, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies, or the first error. A server that says nothing has until `timeout`:
+        nothing else here looks at the time."""
+        asked = asyncio.gather(*(self.command(words, timeout) for words in commands))
+        return await asyncio.wait_for(asked, timeout)
 
     def _broken(self) -> None:
         self.drop("what it replied is not the protocol of Redis")
@@ -44,7 +52,8 @@ def reason(error: BaseException) -> str:
     """Why something failed, for an error text: what it says, or else what it is."""
     if isinstance(error, asyncio.TimeoutError | TimeoutError) and not str(error):
         return "timed out"
-    return str(error) or type(error).__name__
+    # of a greeting it does not matter whether it arrived
+    return str(error).partition("; whether it has charged")[0] or type(error).__name__
 
 
 async def _connect(node: Node, settings: Settings, where: str) -> tuple[Any, _Greeting]:
@@ -86,13 +95,7 @@ async def open_transport(
     where = f"{settings.scheme}://{node}" if not node.path else f"unix://{node}"
     transport, greeting = await asyncio.wait_for(_connect(node, settings, where), timeout)
     try:
-        replies: list[Any] = await asyncio.gather(
-            *(greeting.command(words, timeout) for words in _words(settings, master=master)),
-            return_exceptions=True,
-        )
-        for reply in replies:
-            if isinstance(reply, BaseException):
-                raise reply
+        replies = await greeting.ask(timeout, *_words(settings, master=master))
         if master and replies[-1][0] != b"master":
             raise StoreError(f"{where} is no master now")
         if greeting.ended:
@@ -106,8 +109,8 @@ async def open_transport(
 async def talk(node: Node, settings: Settings, timeout: float, *words: Any) -> Any:
     """The reply to one command, over a connection of its own."""
     transport = await open_transport(node, settings, timeout)
-    greeting = transport.get_protocol()
+    greeting: _Greeting = transport.get_protocol()
     try:
-        return await greeting.command(words, timeout)
+        return (await greeting.ask(timeout, words))[0]
     finally:
         transport.abort()
