@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,8 @@ class Worker:
         self.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            try:
+            with suppress(BrokenPipeError):  # it was killed before it read
                 pipe.close()
-            except BrokenPipeError:
-                pass  # it was killed before it read
 
 
 @contextmanager

@@ -87,13 +87,14 @@ def test_never_more_while_connections_are_killed(
     redis_server: redis_servers.server.Server, algorithm: str
 ) -> None:
     """What is missing was charged by checks of which nobody can know: their replies were lost."""
-    with redis_server.client() as client:
-        # Otherwise the first is full before any is killed.
-        with meanwhile(lambda: client.client_kill_filter(_type="normal", skipme=True), 0.01) as n:
-            units, lost, replies = run(
-                redis_server.url, quotas=quota(algorithm), costs=[1, 2, 3], pause=0.004
-            )
-            killed = n()
+    with (
+        redis_server.client() as client,
+        meanwhile(lambda: client.client_kill_filter(_type="normal", skipme=True), 0.01) as times,
+    ):
+        units, lost, replies = run(
+            redis_server.url, quotas=quota(algorithm), costs=[1, 2, 3], pause=0.004
+        )
+        killed = times()
     missing = LIMIT - units["k"]
     print(f"{algorithm}: {missing} of {LIMIT} units missing; {lost} in the {replies} checks "
           f"whose reply was lost, in {killed} rounds of CLIENT KILL")  # fmt: skip

@@ -61,19 +61,21 @@ _kept: list[asyncio.StreamWriter] = []
 
 @pytest.mark.parametrize("first", [says_nothing, closes])
 async def test_it_is_tried_anew(redis_server: redis_servers.server.Server, first: Handler) -> None:
-    async with door(redis_server.port, first) as port:
-        async with RedisStore(f"redis://127.0.0.1:{port}", timeout=0.3) as store:
-            limiter = Limiter("5/hour", store=store, name=fresh(), timeout=0.3)
-            with pytest.raises(StoreError) as error:
-                await asyncio.wait_for(limiter.hit("a"), 10)
-            assert "whether it has charged" not in str(error.value)  # it was not even sent
+    async with (
+        door(redis_server.port, first) as port,
+        RedisStore(f"redis://127.0.0.1:{port}", timeout=0.3) as store,
+    ):
+        limiter = Limiter("5/hour", store=store, name=fresh(), timeout=0.3)
+        with pytest.raises(StoreError) as error:
+            await asyncio.wait_for(limiter.hit("a"), 10)
+        assert "whether it has charged" not in str(error.value)  # it was not even sent
 
-            async def decides() -> bool:
-                try:
-                    return bool(await limiter.hit("a"))
-                except StoreError:
-                    return False
+        async def decides() -> bool:
+            try:
+                return bool(await limiter.hit("a"))
+            except StoreError:
+                return False
 
-            await eventually(decides, "a new connection is not opened")
+        await eventually(decides, "a new connection is not opened")
     while _kept:
         _kept.pop().close()
