@@ -75,6 +75,26 @@ static void pass_on(sgpy_link *link, sgpy_ask *ask) {
     sgpy_ask_give_up(ask, SG_UNSENT, why, why == NULL ? 0 : (size_t)length);
 }
 
+/* Whether the exception that is set is a StoreError, which says why it cannot be sent anywhere: the
+ * ask is gone then. None is set any more. */
+static bool given_up_as_told(sgpy_state *st, sgpy_ask *ask) {
+    const bool told = PyErr_ExceptionMatches(st->StoreError);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (told) {
+        Py_ssize_t length = 0;
+        PyObject *text = value == NULL ? NULL : PyObject_Str(value);
+        const char *why = text == NULL ? NULL : PyUnicode_AsUTF8AndSize(text, &length);
+        PyErr_Clear();
+        sgpy_ask_give_up(ask, SG_REFUSED, why, why == NULL ? 0 : (size_t)length);
+        Py_XDECREF(text);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return told;
+}
+
 void sgpy_router_redirect(sgpy_router *router, sgpy_ask *ask, sg_redirect how, unsigned slot,
                           const char *node, size_t length) {
     if (router->closed) {
@@ -90,8 +110,9 @@ void sgpy_router_redirect(sgpy_router *router, sgpy_ask *ask, sg_redirect how, u
                               PyObject_CallMethod((PyObject *)router, "_redirected", "iIs#",
                                                   how == SG_ASK, slot, node, (Py_ssize_t)length));
     if (link == NULL) {
-        PyErr_Clear();
-        later(router, ask);
+        if (!given_up_as_told(router->state, ask)) {
+            later(router, ask);
+        }
         return;
     }
     pass_on(link, ask);
