@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = ["run"]
 
 T = TypeVar("T")
+
+END = 2.0  # seconds that giving back what is held may take when the process ends
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -24,6 +28,20 @@ def _forget_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parent)
+
+
+def _end() -> None:
+    """A process that ends shuts this loop down as asyncio.run does its own: the stores' routers
+    give back the slots that are held, and close their connections."""
+    global _loop
+    loop, _loop = _loop, None
+    if loop is not None:
+        done = asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop)
+        with suppress(Exception):
+            done.result(END)
+
+
+atexit.register(_end)
 
 
 def _background() -> asyncio.AbstractEventLoop:

@@ -52,7 +52,8 @@ def reason(error: BaseException) -> str:
     """Why something failed, for an error text: what it says, or else what it is."""
     if isinstance(error, asyncio.TimeoutError | TimeoutError) and not str(error):
         return "timed out"
-    return str(error) or type(error).__name__
+    # of a greeting it does not matter whether it arrived
+    return str(error).partition("; whether it has charged")[0] or type(error).__name__
 
 
 # How servers begin their answers to a login. What another says may repeat the password, whole or
