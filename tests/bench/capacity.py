@@ -26,7 +26,7 @@ from pathlib import Path
 BATCH = 256  # checks that one script takes
 NETWORK_US = 100.0  # from a process to a server, and as long back: assumed
 FULL = 0.6  # of a server's time, above which nothing is planned
-CHECKS = 60_000  # that are simulated
+CHECKS = 30_000  # that are simulated
 LEASE, LEASE_SECONDS = 100, 1.0
 MILLION, KEYS = 1_000_000, 100_000_000
 
@@ -165,7 +165,7 @@ def simulate(
 def masters_for(rate: float, processes: int, costs: Costs) -> tuple[int, Outcome]:
     """The fewest masters of a cluster that are no more busy than FULL, and how they are."""
     count = max(3, math.floor(rate * (costs.command_us + costs.check_us) / 1e6 / FULL))
-    while simulate(rate, count, processes, costs, clustered=True, checks=CHECKS // 4).server > FULL:
+    while simulate(rate, count, processes, costs, clustered=True, checks=CHECKS // 3).server > FULL:
         count += 1
     return count, simulate(rate, count, processes, costs, clustered=True)
 

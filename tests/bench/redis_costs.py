@@ -7,15 +7,17 @@ meanwhile: it does not depend on how many cores servers and clients share, but f
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 
 from .harness import median, worker
+from .redis_many import FEW_KEYS, LOG_QUOTA, Ours, fill_logs, seconds_for
 from .redis_setup import (
     KEYS,
     KIND,
     QUOTA,
     WIDTH,
+    Setup,
     Tally,
     all_at_once,
     closed,
@@ -23,6 +25,7 @@ from .redis_setup import (
     new_loop,
     one_by_one,
     ours_over,
+    plain_gcra,
     setup,
     why_not,
 )
@@ -130,6 +133,43 @@ def measure_costs(rounds: int, kind: str = "asyncio") -> Iterator[Found]:
         yield found_of(way, told)
 
 
+# ---- beside them
+
+
+def of_reference(made: dict[str, str], rounds: int, count: int) -> float:
+    """In a process of its own: µs of the server for a check of reference.lua."""
+    place = Setup(**made)
+    run = plain_gcra(place)
+    run(3 * KEYS)
+    return _median_of(place, lambda turn: run(count), rounds, count)
+
+
+def of_full_logs(made: dict[str, str], rounds: int, count: int) -> float:
+    """The same for a check of a log that stays full; see redis_many.logs."""
+    place = Setup(**made)
+    log = Ours(place, "asyncio", LOG_QUOTA, "log")
+    fill_logs(place, log, FEW_KEYS)
+    seconds, begun = seconds_for(count, FEW_KEYS), time.perf_counter()
+
+    def run(turn: int) -> None:
+        time.sleep(max(0.0, begun + (turn + 2) * seconds - time.perf_counter()))
+        log.run(names(count, turn, FEW_KEYS))
+
+    run(-2), run(-1)
+    value = _median_of(place, run, rounds, count)
+    closed(log.loop)
+    return value
+
+
+def _median_of(place: Setup, run: Callable[[int], object], rounds: int, count: int) -> float:
+    found = []
+    for turn in range(rounds):
+        before = spent([place.socket])[0]
+        run(turn)
+        found.append((spent([place.socket])[0] - before) / count * 1e6)
+    return median(found)
+
+
 def measure(rounds: int, quick: bool) -> Iterator[Row]:
     why = why_not()
     if why is not None:
@@ -144,6 +184,13 @@ def measure(rounds: int, quick: bool) -> Iterator[Row]:
                 "client_us": round(found.client_us, 2),
             }
             yield Row("redis-costs", WAYS[found.way], found.server_us, "µs", info=info)
+        with setup() as made:
+            for what, job in (
+                ("512 at once of logs that stay full (1000/minute)", "of_full_logs"),
+                ("redis-benchmark -P 64 -c 1 of reference.lua", "of_reference"),
+            ):
+                value = worker(f"redis_costs.{job}", asdict(made), rounds, 100_000)
+                yield Row("redis-costs", what, value, "µs")
     except RuntimeError as error:
         yield Row("redis-costs", "a check", None, "µs", missing=str(error))
 

@@ -159,6 +159,11 @@ def _words_of_log(made: Setup, subject: Ours) -> list[bytes]:
     return words_of(made, hit)
 
 
+def seconds_for(count: int, keys: int) -> float:
+    """In which full logs of so many keys admit so many checks."""
+    return count / (keys * LOG_FULL / 60)
+
+
 def logs(made: dict[str, str], kind: str, keys: int, rounds: int, count: int) -> dict[str, Any]:
     """In a process of its own: throughput with full logs against that of gcra, the same keys.
 
@@ -170,7 +175,7 @@ def logs(made: dict[str, str], kind: str, keys: int, rounds: int, count: int) ->
     log, gcra = Ours(place, kind, LOG_QUOTA, "log"), Ours(place, kind, QUOTA, "many")
     drawn = [names(count, turn, keys) for turn in range(-2, rounds)]
     stays = keys == FEW_KEYS
-    seconds = count / (keys * LOG_FULL / 60)  # in which a quota admits so many
+    seconds = seconds_for(count, keys)
     fill_logs(place, log, keys)
     gcra.run([f"user:{number}" for number in range(keys)])
     begun, gcra.tally = time.perf_counter(), Tally()
