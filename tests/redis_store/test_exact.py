@@ -87,20 +87,28 @@ def test_never_more_while_connections_are_killed(
     redis_server: redis_servers.server.Server, algorithm: str
 ) -> None:
     """What is missing was charged by checks of which nobody can know: their replies were lost."""
-    with (
-        redis_server.client() as client,
-        meanwhile(lambda: client.client_kill_filter(_type="normal", skipme=True), 0.01) as times,
-    ):
-        units, lost, replies = run(
-            redis_server.url, quotas=quota(algorithm), costs=[1, 2, 3], pause=0.004
-        )
-        killed = times()
-    missing = LIMIT - units["k"]
-    print(f"{algorithm}: {missing} of {LIMIT} units missing; {lost} in the {replies} checks "
-          f"whose reply was lost, in {killed} rounds of CLIENT KILL")  # fmt: skip
-    assert killed > 5
-    assert replies > 0
-    assert 0 <= missing <= lost
+    limit = 4 * LIMIT
+    for _ in range(6):  # till a reply was lost: by chance all may be killed between two
+        with (
+            redis_server.client() as client,
+            workers(
+                PROCESSES, work="rates", url=redis_server.url, quotas=quota(algorithm, limit),
+                costs=[1, 2, 3], pause=0.04,
+            ) as made,
+            meanwhile(lambda: client.client_kill_filter(_type="normal", skipme=True), 0.005) as n,
+        ):  # fmt: skip
+            together(made)
+            units, lost, replies = gathered([one.read() for one in made])
+            killed = n()
+        missing = limit - units["k"]
+        print(f"{algorithm}: {missing} of {limit} units missing; {lost} in the {replies} checks "
+              f"whose reply was lost, in {killed} rounds of CLIENT KILL")  # fmt: skip
+        assert 0 <= missing <= lost
+        if replies > 0:
+            break
+        redis_server.reset()
+    else:
+        pytest.fail("no connection was killed that had something to say")
 
 
 # ---- what is held at once
@@ -137,7 +145,7 @@ def test_messages_of_a_client_over_all_processes(single: str) -> None:
 def test_a_killed_process_gives_its_places_back_and_others_keep_theirs(
     redis_server: redis_servers.server.Server,
 ) -> None:
-    ttl = 1.0
+    ttl = 0.6
     with (
         workers(2, work="holding", url=redis_server.url, limit=20, each=3, ttl=ttl) as made,
         redis_server.client() as client,
@@ -163,7 +171,7 @@ def test_a_killed_process_gives_its_places_back_and_others_keep_theirs(
 
 def held(client: redis.Redis, name: str) -> int:
     """Slots of the subject k that count now, as csrc/redis/scripts/slots.lua keeps them."""
-    value = client.get(f"sg:{{{name}:k}}:slots") or b""
+    value: bytes = client.get(f"sg:{{{name}:k}}:slots") or b""  # type: ignore[assignment]
     seconds, micros = client.time()
     total = 0
     for at in range(0, len(value), 31):
