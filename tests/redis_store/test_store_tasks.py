@@ -228,7 +228,7 @@ FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWar
 @FORKS
 def test_a_forked_child_and_its_parent_both_go_on(anywhere: str) -> None:
     store = RedisStore(anywhere, timeout=5)
-    limiter = sync.Limiter("1000/day using fixed-window", store=store, name=fresh(), timeout=5)
+    limiter = sync.Limiter("1000000/day using fixed-window", store=store, name=fresh(), timeout=5)
     places = sync.ConcurrencyLimiter(9, store=store, name=fresh())
     assert limiter.hit("a")
     slot = places.acquire("a")
@@ -259,7 +259,7 @@ def test_a_forked_child_and_its_parent_both_go_on(anywhere: str) -> None:
         going.set()
         thread.join(30)
     assert all(hits)
-    assert limiter.peek("a", 0).remaining == 1000 - 1 - 150 - len(hits)
+    assert limiter.peek("a", 0).remaining == 1000000 - 1 - 150 - len(hits)
     assert places.count("a") == 1
     places.release(slot)
     assert places.count("a") == 0
