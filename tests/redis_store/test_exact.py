@@ -145,7 +145,7 @@ def test_messages_of_a_client_over_all_processes(single: str) -> None:
 def test_a_killed_process_gives_its_places_back_and_others_keep_theirs(
     redis_server: redis_servers.server.Server,
 ) -> None:
-    ttl = 0.6
+    ttl = 1.0
     with (
         workers(2, work="holding", url=redis_server.url, limit=20, each=3, ttl=ttl) as made,
         redis_server.client() as client,
@@ -158,15 +158,16 @@ def test_a_killed_process_gives_its_places_back_and_others_keep_theirs(
             return held(client, "exact"), held(client, "exact.places")
 
         assert counts() == (6, 6)
-        time.sleep(2 * ttl)  # by heartbeats they outlive it
+        time.sleep(1.5 * ttl)  # by heartbeats they outlive it
         assert counts() == (6, 6)
         made[0].kill()
         until(lambda: counts() == (3, 3), "a killed process still holds its places")
-        time.sleep(2 * ttl)
+        time.sleep(1.5 * ttl)
         assert counts() == (3, 3)
         made[1].go()
         assert made[1].read() == {}
-        assert counts() == (0, 0)
+        # a connection's place is given back in passing
+        until(lambda: counts() == (0, 0), "a place was not given back")
 
 
 def held(client: redis.Redis, name: str) -> int:
