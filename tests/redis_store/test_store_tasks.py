@@ -289,6 +289,35 @@ async def test_forked_inside_a_running_loop(store: RedisStore, anywhere: str) ->
     assert await store.ping()
 
 
+@FORKS
+async def test_a_child_does_not_keep_its_parents_connection_open(
+    single: str, redis_server: Server
+) -> None:
+    before = connections(redis_server)
+    store = RedisStore(single, timeout=5)
+    limiter = Limiter("9/hour", store=store, name=fresh(), timeout=5)
+    assert await limiter.hit("a")
+    assert connections(redis_server) == before + 1
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # till its parent lets it go, or is gone
+        os._exit(0)
+    try:
+        os.close(read)
+        assert await limiter.hit("a")
+        await store.aclose()
+        for _ in range(500):
+            if connections(redis_server) == before:
+                break
+            await asyncio.sleep(0.01)
+        assert connections(redis_server) == before
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+
+
 # ---- another loop
 
 
