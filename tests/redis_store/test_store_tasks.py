@@ -315,7 +315,7 @@ async def test_a_child_does_not_keep_its_parents_connection_open(
         assert connections(redis_server) == before
     finally:
         os.close(write)
-        os.waitpid(child, 0)
+        await asyncio.to_thread(os.waitpid, child, 0)
 
 
 # ---- another loop
