@@ -82,25 +82,33 @@ def test_exact_while_scripts_are_flushed(
     assert flushed > 20
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["gcra", "sliding-log"])
 def test_never_more_while_connections_are_killed(
     redis_server: redis_servers.server.Server, algorithm: str
 ) -> None:
     """What is missing was charged by checks of which nobody can know: their replies were lost."""
-    with (
-        redis_server.client() as client,
-        meanwhile(lambda: client.client_kill_filter(_type="normal", skipme=True), 0.01) as times,
-    ):
-        units, lost, replies = run(
-            redis_server.url, quotas=quota(algorithm), costs=[1, 2, 3], pause=0.004
-        )
-        killed = times()
-    missing = LIMIT - units["k"]
-    print(f"{algorithm}: {missing} of {LIMIT} units missing; {lost} in the {replies} checks "
-          f"whose reply was lost, in {killed} rounds of CLIENT KILL")  # fmt: skip
-    assert killed > 5
-    assert replies > 0
-    assert 0 <= missing <= lost
+    limit = 4 * LIMIT
+    for _ in range(6):  # till a reply was lost: by chance all may be killed between two
+        with (
+            redis_server.client() as client,
+            workers(
+                PROCESSES, work="rates", url=redis_server.url, quotas=quota(algorithm, limit),
+                costs=[1, 2, 3], pause=0.04,
+            ) as made,
+            meanwhile(lambda: client.client_kill_filter(_type="normal", skipme=True), 0.005) as n,
+        ):  # fmt: skip
+            together(made)
+            units, lost, replies = gathered([one.read() for one in made])
+            killed = n()
+        missing = limit - units["k"]
+        print(f"{algorithm}: {missing} of {limit} units missing; {lost} in the {replies} checks "
+              f"whose reply was lost, in {killed} rounds of CLIENT KILL")  # fmt: skip
+        assert 0 <= missing <= lost
+        if replies > 0:
+            break
+        redis_server.reset()
+    else:
+        pytest.fail("no connection was killed that had something to say")
 
 
 # ---- what is held at once
@@ -118,7 +126,7 @@ def most_at_once(held: list[list[float]]) -> int:
 
 @pytest.mark.parametrize("work", ["slots", "connections"])
 def test_never_more_held_than_the_limit_which_is_reached(anywhere: str, work: str) -> None:
-    with workers(PROCESSES, work=work, url=anywhere, limit=37, times=12, hold=0.01) as made:
+    with workers(PROCESSES, work=work, url=anywhere, limit=37, times=8, hold=0.01) as made:
         together(made)
         held = [span for one in made for span in one.read()["held"]]
     assert len(held) > 37
@@ -150,20 +158,21 @@ def test_a_killed_process_gives_its_places_back_and_others_keep_theirs(
             return held(client, "exact"), held(client, "exact.places")
 
         assert counts() == (6, 6)
-        time.sleep(2 * ttl)  # by heartbeats they outlive it
+        time.sleep(1.5 * ttl)  # by heartbeats they outlive it
         assert counts() == (6, 6)
         made[0].kill()
         until(lambda: counts() == (3, 3), "a killed process still holds its places")
-        time.sleep(2 * ttl)
+        time.sleep(1.5 * ttl)
         assert counts() == (3, 3)
         made[1].go()
         assert made[1].read() == {}
-        assert counts() == (0, 0)
+        # a connection's place is given back in passing
+        until(lambda: counts() == (0, 0), "a place was not given back")
 
 
 def held(client: redis.Redis, name: str) -> int:
     """Slots of the subject k that count now, as csrc/redis/scripts/slots.lua keeps them."""
-    value = client.get(f"sg:{{{name}:k}}:slots") or b""
+    value: bytes = client.get(f"sg:{{{name}:k}}:slots") or b""  # type: ignore[assignment]
     seconds, micros = client.time()
     total = 0
     for at in range(0, len(value), 31):

@@ -67,12 +67,12 @@ async def test_never_settled_means_charged(store: RedisStore, algorithm: str) ->
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_refund_is_only_of_what_still_counts(store: RedisStore, algorithm: str) -> None:
-    limiter = Limiter(f"10/0.2 seconds using {algorithm}", store=store, name=fresh())
+    limiter = Limiter(f"10/0.1 seconds using {algorithm}", store=store, name=fresh())
     reservation = await limiter.reserve("a", 10)
-    await asyncio.sleep(0.45)  # all of it has passed
+    await asyncio.sleep(0.22)  # all of it has passed
     assert await limiter.hit("a", 10)
     await reservation.cancel()
-    assert await left(limiter) < 9  # of its own it gets back one in 20 ms
+    assert await left(limiter) < 9  # of its own it gets back one in 10 ms
 
 
 async def test_a_reset_forgets_open_reservations(store: RedisStore) -> None:

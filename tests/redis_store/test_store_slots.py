@@ -125,12 +125,12 @@ async def test_a_forgotten_slot_is_given_back_with_a_warning(store: RedisStore) 
 async def test_a_live_process_renews_and_a_dead_ones_lapse(anywhere: str) -> None:
     name = fresh()
     async with RedisStore(anywhere, timeout=5) as looks:
-        watch = ConcurrencyLimiter(9, store=looks, name=name, ttl=0.4)
+        watch = ConcurrencyLimiter(9, store=looks, name=name, ttl=0.3)
         store = RedisStore(anywhere, timeout=5)
-        limiter = ConcurrencyLimiter(9, store=store, name=name, ttl=0.4)
+        limiter = ConcurrencyLimiter(9, store=store, name=name, ttl=0.3)
         slots = [await limiter.acquire("a") for _ in range(2)]
         mine = await watch.acquire("a")
-        for _ in range(12):  # three times its ttl
+        for _ in range(7):  # more than twice its ttl
             await asyncio.sleep(0.1)
             assert await watch.count("a") == 3
         # As if it were dead: nothing is renewed, nothing given back.

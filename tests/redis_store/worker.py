@@ -125,7 +125,8 @@ async def connections(given: Given, store: RedisStore) -> Given:
                 continue
             since = time.monotonic()
             assert await limiter.register_connection(connection, "k")
-            admitted += (await limiter.check_message(connection, 10))["allowed"]
+            result = await limiter.check_message(connection, 10)
+            admitted += result["allowed"]
             await asyncio.sleep(given["hold"])
             held.append((since, time.monotonic()))
             await limiter.unregister_connection(connection)
