@@ -7,6 +7,7 @@
 struct sg_flight {
     sg_request *first; /* in the order of the reply's elements; NULL: ASKING */
     unsigned count;
+    uint32_t text; /* the bit of the script whose text it takes along, or 0 */
 };
 
 /* Requests that leave as one command. */
@@ -218,17 +219,16 @@ static int script_of(const sg_request *r) {
     return r->plan->simple && r->op == SG_HIT ? SG_SCRIPT_GCRA : SG_SCRIPT_DECIDE;
 }
 
-/* Of several groups that need a script's text one takes it along; the server knows it then. */
-static void share_text(sg_pipeline *p, const sg_group *g) {
-    const int script = script_of(g->first);
-    if (!g->first->evaluate || script < 0)
-        return;
-    const uint32_t bit = UINT32_C(1) << script;
-    if (p->texts & bit) {
-        for (sg_request *r = g->first; r != NULL; r = r->next)
-            r->evaluate = false; /* should it not know it after all, each has another try */
-    }
-    p->texts |= bit;
+/* The bit of a request's script; 0: it has none. */
+static uint32_t bit_of(const sg_request *r) {
+    const int script = script_of(r);
+    return script < 0 ? 0 : UINT32_C(1) << script;
+}
+
+/* While a script's text is under way the server will know it before it reads what follows. */
+static void share_text(const sg_pipeline *p, const sg_group *g) {
+    for (sg_request *r = g->first; r != NULL && (p->texts & bit_of(r)); r = r->next)
+        r->evaluate = false;
 }
 
 static bool put_batch(sg_pipeline *p, const sg_group *g) {
@@ -255,8 +255,10 @@ static bool put_group(sg_pipeline *p, const sg_group *g) {
                                              first->asking)))
         return false;
     if (first->asking)
-        *add_flight(p) = (sg_flight){NULL, 0};
-    *add_flight(p) = (sg_flight){first, g->count};
+        *add_flight(p) = (sg_flight){NULL, 0, 0};
+    const uint32_t text = first->evaluate ? bit_of(first) : 0;
+    *add_flight(p) = (sg_flight){first, g->count, text};
+    p->texts |= text;
     p->flying += g->count;
     return true;
 }
@@ -316,7 +318,6 @@ void sg_pipeline_write(sg_pipeline *p) {
     row unwanted = {0}, lacking = {0};
     sg_request *next;
     p->group_count = 0;
-    p->texts = 0;
     p->pass++;
     for (sg_request *r = take_waiting(p); r != NULL; r = next) {
         next = r->next;
@@ -404,7 +405,7 @@ static void refused(sg_pipeline *p, const sg_flight *flight, const char *text, s
             append(&rest, r);
             continue;
         }
-        r->evaluate |= unknown;
+        r->evaluate |= unknown && !(p->texts & bit_of(r));
         r->alone |= again;
         r->asking = false;
         append(&resent, r);
@@ -473,6 +474,7 @@ static bool handle(sg_pipeline *p, const sg_reply *reply) {
         return false;
     p->flight_first = (p->flight_first + 1) % p->flight_room;
     p->flight_count--;
+    p->texts &= ~flight.text;
     if (flight.first == NULL) /* what ASKING comes to shows in the reply behind it */
         return true;
     p->flying -= flight.count;
@@ -620,6 +622,7 @@ static sg_request *land(sg_pipeline *p) {
         p->flight_first = (p->flight_first + 1) % p->flight_room;
         p->flight_count--;
     }
+    p->texts = 0;
     p->flying = 0;
     return first;
 }

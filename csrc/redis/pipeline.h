@@ -103,7 +103,7 @@ typedef struct {
     size_t flight_first, flight_count, flight_room;
     sg_group *groups;
     size_t group_count, group_room;
-    uint32_t texts; /* of scripts, by their numbers: sent along in this write */
+    uint32_t texts; /* of scripts, by their numbers: under way to the server */
     sg_resp *resp;  /* NULL: none is needed yet */
     uint64_t ends;  /* of streams so far */
     sg_command command;
