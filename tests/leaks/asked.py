@@ -17,7 +17,6 @@ import everything
 sys.path.append(str(Path(__file__).parent.parent))
 
 from redis_store.wire import ADMITTED, NOW_US, Link, Router, Store, limiter_of, refused
-
 from sluicegate import StoreError, _core
 
 HIT, PEEK, RESERVE = 1, 0, 2
@@ -68,10 +67,14 @@ def admitted() -> None:
     answered([LIMITER._ask(HIT, "k")], ADMITTED)
     answered([LIMITER._ask(HIT, "\ud800", {"m": 2}, [None], 60.0, 1)], ADMITTED)
     answered([LIMITER._ask(PEEK, b"k", 1)], ADMITTED)
-    answered([LIMITER._ask_many([("a", 1), ("b", {"m": 2}), ("c", 0)])],
-             b"*4\r\n" + 3 * b"$-1\r\n" + TIME)
-    answered([_core.ask_all([(LIMITER, "a", 1), (LIMITERS["deny"], "a", 1), (LIMITER, "a", 2)])],
-             b"*4\r\n$-1\r\n$-1\r\n:1\r\n" + TIME)
+    answered(
+        [LIMITER._ask_many([("a", 1), ("b", {"m": 2}), ("c", 0)])],
+        b"*4\r\n" + 3 * b"$-1\r\n" + TIME,
+    )
+    answered(
+        [_core.ask_all([(LIMITER, "a", 1), (LIMITERS["deny"], "a", 1), (LIMITER, "a", 2)])],
+        b"*4\r\n$-1\r\n$-1\r\n:1\r\n" + TIME,
+    )
 
 
 def refusals() -> None:
@@ -93,7 +96,12 @@ def reservations() -> None:
 
 
 def changes() -> None:
-    for operation, argument in [("penalize", {"m": 2}), ("reward", 1), ("ban", 5.0), ("unban", None)]:
+    for operation, argument in [
+        ("penalize", {"m": 2}),
+        ("reward", 1),
+        ("ban", 5.0),
+        ("unban", None),
+    ]:
         answered([LIMITER._change(operation, "k", argument)], TIME)
     answered([LIMITER._change("reset", "k")], b"$1\r\n!\r\n")
     (fetched,) = answered([LIMITER._fetch("k")], ADMITTED)

@@ -17,7 +17,6 @@ KEPT: list[Any] = []
 def ask(loop: asyncio.AbstractEventLoop) -> None:
     """Questions that wait, fly, and are put off, of a store that nobody closes."""
     from redis_store.wire import Store, limiter_of
-
     from sluicegate import _core
 
     async def asking() -> None:

@@ -346,7 +346,7 @@ async def test_a_link_with_questions_in_flight_is_collected(store: Store) -> Non
         link._flush()
         assert link.flying == 8
         for future in asked:
-            future.add_done_callback(lambda _, all=(asked, mine, limiter): all)
+            future.add_done_callback(lambda _, circle=(asked, mine, limiter): circle)
         return [weakref.ref(link), weakref.ref(limiter), *map(weakref.ref, asked)]
 
     gone = make()
@@ -366,7 +366,7 @@ async def test_a_router_with_questions_put_off_is_collected() -> None:
         mine.link.feed(b"-TRYAGAIN it moves\r\n")
         router = mine._router(asyncio.get_running_loop())
         assert router.laters == 1
-        asked.add_done_callback(lambda _, all=(asked, mine): all)
+        asked.add_done_callback(lambda _, circle=(asked, mine): circle)
         return [weakref.ref(router), weakref.ref(asked), weakref.ref(limiter)]
 
     gone = make()

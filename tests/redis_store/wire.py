@@ -1,4 +1,4 @@
-"""A limiter over a server that is not there: what is sent is kept, and replies are given by hand."""
+"""A limiter over a server that is not there: what is sent is kept; replies are given by hand."""
 
 from __future__ import annotations
 
