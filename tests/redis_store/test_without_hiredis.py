@@ -78,6 +78,7 @@ def run(package: Path, *arguments: str) -> None:
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_it_is_built_with_one_warning_and_says_what_to_do(checkout: Path, tmp_path: Path) -> None:
     built = build(checkout, tmp_path, redis=None, pkg_config="false")
     assert built.returncode == 0, built.stderr
