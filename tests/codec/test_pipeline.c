@@ -570,7 +570,8 @@ static void words_take_any_reply(void **state) {
 
 static void replies_may_be_cut_anywhere(void **state) {
     (void)state;
-    const char text[] = "*3\r\n$-1\r\n$9\r\n\0\0\0\0\0\0\0\0\0\r\n" NOW "+PONG\r\n*2\r\n$-1\r\n" NOW;
+    const char text[] = "*3\r\n$-1\r\n$9\r\n\0\0\0\0\0\0\0\0\0\r\n" NOW
+                        "+PONG\r\n*2\r\n$-1\r\n" NOW;
     const size_t length = sizeof text - 1;
     for (size_t cut = 0; cut <= length; cut++) {
         fixture *f = fixture_new();

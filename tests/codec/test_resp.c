@@ -29,7 +29,8 @@ static void breaks(const char *bytes, size_t length) {
 
 static void each_type_is_read(void **state) {
     (void)state;
-    const char text[] = "*6\r\n$5\r\nab\r\nc\r\n$-1\r\n:-42\r\n+OK\r\n-ERR no\r\n*2\r\n$0\r\n\r\n*-1\r\n";
+    const char text[] = "*6\r\n$5\r\nab\r\nc\r\n$-1\r\n:-42\r\n+OK\r\n-ERR no\r\n"
+                        "*2\r\n$0\r\n\r\n*-1\r\n";
     static const sg_resp_type types[] = {
         SG_RESP_ARRAY, SG_RESP_STRING, SG_RESP_NIL,    SG_RESP_INTEGER, SG_RESP_STATUS,
         SG_RESP_ERROR, SG_RESP_ARRAY,  SG_RESP_STRING, SG_RESP_NIL};
@@ -180,7 +181,8 @@ static void memory_that_fails_breaks_the_stream(void **state) {
 /* Bytes by chance, and good replies of which some were changed: an answer or an end. */
 static void any_stream_is_read(void **state) {
     (void)state;
-    const char good[] = "*3\r\n$9\r\n123456789\r\n$-1\r\n:1800000000000000\r\n-ERR x\r\n+OK\r\n*1\r\n*1\r\n:1\r\n";
+    const char good[] = "*3\r\n$9\r\n123456789\r\n$-1\r\n:1800000000000000\r\n"
+                        "-ERR x\r\n+OK\r\n*1\r\n*1\r\n:1\r\n";
     for (unsigned round = 0; round < 20000; round++) {
         char stream[sizeof good];
         sg_resp *resp = sg_resp_new();

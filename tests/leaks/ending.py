@@ -48,7 +48,8 @@ def main(way: str) -> None:
         import _testcapi  # type: ignore[import-not-found]
 
         code = (
-            f"import sys, asyncio\nsys.path[:] = {sys.path!r}\nimport ending\n"
+            f"import sys, asyncio, warnings\nsys.path[:] = {sys.path!r}\nimport ending\n"
+            "warnings.simplefilter('ignore', ResourceWarning)\n"
             "ending.ask(asyncio.new_event_loop())\n"
         )
         for _ in range(3):

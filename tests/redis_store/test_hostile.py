@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from redis_store.wire import ADMITTED, NOW_US, QUOTA, Link, Router, Store, limiter_of, refused
-from sluicegate import StoreError, _core
+from sluicegate import Limiter, RedisStore, StoreError, _core
 
 HIT, RESERVE = 1, 2
 POLICIES = ("raise", "allow", "deny", "local")
@@ -423,3 +423,44 @@ async def test_slots_change_hands_while_questions_are_sent(store: Store) -> None
     for first, last in [(5, 4), (0, 16384), (16384, 16384)]:
         with pytest.raises(ValueError, match="slots are"):
             router._assign(first, last, None)
+
+
+# ---- the end of a stream
+
+
+@pytest.mark.parametrize("last", [b"*2\r\n$100\r\nabc", b"nonsense\r\n"])
+async def test_what_one_connection_said_is_nothing_to_the_next(last: bytes) -> None:
+    """A server that stops in the middle of a reply, or says what is none, and then is well."""
+    peers: list[Any] = []
+    ended = asyncio.Event()
+
+    class Peer(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+            peers.append(self)
+
+        def data_received(self, data: bytes) -> None:
+            if b"EVAL" in data:
+                self.transport.write(last if self is peers[0] else ADMITTED)
+            else:
+                self.transport.write(b"+OK\r\n")
+
+        def connection_lost(self, error: Exception | None) -> None:
+            if self is peers[-1]:
+                ended.set()
+
+    server = await asyncio.get_running_loop().create_server(Peer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with RedisStore(f"redis://127.0.0.1:{port}") as store:
+        limiter = Limiter("60/minute", store=store, name="n", timeout=0.2)
+        with pytest.raises(StoreError, match=r"in time|ended before its reply"):
+            await limiter.hit("k")
+        for _ in range(500):
+            with suppress(StoreError):
+                assert (await limiter.hit("k")).allowed
+                break
+            await asyncio.sleep(0.02)
+    await asyncio.wait_for(ended.wait(), 5)
+    server.close()
+    await server.wait_closed()
+    assert len(peers) == 2

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ... import _core
 
 __all__ = ["RedisStore"]
 
-if not hasattr(_core, "HIREDIS"):
-    raise RuntimeError(
-        "this build of sluicegate has no path to Redis and Valkey, because the C library hiredis "
-        "was not there when it was built. Install it (Debian, Ubuntu: apt-get install "
-        "libhiredis-dev pkg-config; Fedora: dnf install hiredis-devel pkgconf; macOS: brew install "
-        "hiredis pkg-config), then build again: SLUICEGATE_REDIS=1 pip install --force-reinstall "
-        "--no-deps --no-binary sluicegate sluicegate"
-    )
-
-from .store import RedisStore
+if TYPE_CHECKING or hasattr(_core, "HIREDIS"):
+    from .store import RedisStore
+else:
+    from .missing import RedisStore

@@ -72,8 +72,6 @@ class Connection(_core.Link, asyncio.Protocol):
     data_received = _core.Link.feed  # type: ignore[assignment]
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._transport is None:
-            return  # it was abandoned
         self._transport = None
         self._paused = False
         why = reason(error) if error is not None else "the server closed it"
@@ -121,10 +119,7 @@ class Connection(_core.Link, asyncio.Protocol):
 
     def _abandon(self, why: str) -> None:
         """This connection is of no more use, nor is the server until a new one is open."""
-        transport, self._transport = self._transport, None
-        self._paused = False
-        if transport is not None:
-            transport.abort()
+        self._let_go()
         self._fall(why)
         # Not at once: a server that is there and does not decide would be tried without a pause.
         self._open(PROBE)
@@ -185,11 +180,17 @@ class Connection(_core.Link, asyncio.Protocol):
             self._timer = None
         if self._task is not None:
             self._task.cancel()
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.abort()
+        self._let_go()
         self.down = why
         self.drop(why)
+
+    def _let_go(self) -> None:
+        transport, self._transport = self._transport, None
+        self._paused = False
+        if transport is not None:
+            # it tells of its end later, when there may be another
+            transport.set_protocol(asyncio.Protocol())
+            transport.abort()
 
     def leave_to_parent(self) -> Any:
         """In a forked child: the transport, which is not to be used or closed by it."""
