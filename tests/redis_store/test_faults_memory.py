@@ -101,7 +101,7 @@ async def test_a_fault_again_and_again(
             proxy.behave(behaviours.Pass())
             proxy.close_connections()
 
-        await stays_flat(round_, 6)
+        await stays_flat(round_, 5)
         await tries(lambda: limiter.peek("k"))
 
 
