@@ -151,6 +151,28 @@ static PyObject *link_drop(PyObject *op, PyObject *why) {
     Py_RETURN_NONE;
 }
 
+/* What waits and is about keys: any node of a cluster answers that, if only with where to go. What
+ * was sent may be done already. */
+static PyObject *link_pass_on(PyObject *op, PyObject *other) {
+    sgpy_link *self = (sgpy_link *)op, *to = (sgpy_link *)other;
+    if (!PyObject_TypeCheck(other, self->state->Link_Type) || to == self || !to->made) {
+        PyErr_SetString(PyExc_TypeError, "it is passed on to another Link");
+        return NULL;
+    }
+    if (self->patience_ns > to->patience_ns) {
+        to->patience_ns = self->patience_ns;
+    }
+    sg_request *r = sg_pipeline_take_waiting(&self->pipeline), *next;
+    for (; r != NULL; r = next) {
+        next = r->next;
+        if ((r->kind != SG_CHECK && r->script < 0) || sgpy_link_add(to, (sgpy_ask *)r) < 0) {
+            PyErr_Clear(); /* the other's loop is closed */
+            sg_pipeline_add(&self->pipeline, r);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *link_down(PyObject *op, void *Py_UNUSED(closure)) {
     PyObject *down = ((sgpy_link *)op)->down;
     return Py_NewRef(down == NULL ? Py_None : down);
@@ -315,6 +337,8 @@ static PyMethodDef link_methods[] = {
      PyDoc_STR("lost($self, why, /)\n--\n\nThe connection has ended; how many wait to be sent.")},
     {"drop", link_drop, METH_O,
      PyDoc_STR("drop($self, why, /)\n--\n\nFails all that waits and flies.")},
+    {"pass_on", link_pass_on, METH_O,
+     PyDoc_STR("pass_on($self, link, /)\n--\n\nHas another ask what waits and is about keys.")},
     {"asked", link_asked, METH_NOARGS,
      PyDoc_STR("asked($self, /)\n--\n\nWhether anybody asked while it was down, since last.")},
     {"command", sgpy_link_command, METH_VARARGS,

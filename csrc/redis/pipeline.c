@@ -63,6 +63,13 @@ void sg_pipeline_add(sg_pipeline *p, sg_request *r) {
     p->waiting++;
 }
 
+sg_request *sg_pipeline_take_waiting(sg_pipeline *p) {
+    sg_request *first = p->first;
+    p->first = p->last = NULL;
+    p->waiting = 0;
+    return first;
+}
+
 static void forget(sg_pipeline *p, sg_request *r) {
     if (r->held) /* its owner is being called about it; who does that forgets it */
         return;

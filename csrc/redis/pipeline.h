@@ -121,6 +121,9 @@ void sg_pipeline_free(sg_pipeline *p);
 /* Takes a request, behind all that wait. */
 void sg_pipeline_add(sg_pipeline *p, sg_request *request);
 
+/* All that wait, as a row; they are the caller's. */
+sg_request *sg_pipeline_take_waiting(sg_pipeline *p);
+
 /* Appends the commands of all that wait to `out`. False: no memory; nothing was changed but
  * requests that failed for it. The caller sends `out`, then sg_pipeline_sent. */
 void sg_pipeline_write(sg_pipeline *p);

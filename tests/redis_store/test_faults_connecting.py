@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.parametrize("redis_kind", KINDS[:1], indirect=True, scope="session"),
 ]
 
-TIMEOUT = 0.2
+TIMEOUT = 0.3
 
 
 def limiter_over(store: RedisStore, **options: Any) -> Limiter:

@@ -23,7 +23,7 @@ from sluicegate import Limiter, RedisStore, StoreError
 
 pytestmark = pytest.mark.server
 
-TIMEOUT = 0.3
+TIMEOUT = 0.5
 
 
 def limiter_over(store: RedisStore, quota: str = "1000/minute", **options: Any) -> Limiter:
@@ -228,7 +228,7 @@ async def test_a_clock_that_steps(
 ) -> None:
     """Back: neither is anything given back nor is anybody locked out. Forth: time has passed."""
     proxy = proxy_to(redis_server.port)
-    store = RedisStore(f"redis://127.0.0.1:{proxy.port}", timeout=TIMEOUT)
+    store = RedisStore(f"redis://127.0.0.1:{proxy.port}", timeout=5)
     with redis_server.client() as client:
         proxy.behave(Clocked(variants(client)))
         client.set("now", NOW)

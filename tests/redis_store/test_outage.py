@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,9 +11,11 @@ from typing import Any, Literal
 
 import pytest
 
+import sluicegate.sync
 from redis_servers import faults
 from redis_servers.kinds import KINDS
 from redis_servers.server import Server
+from redis_servers.waiting import until
 from redis_store.watching import MARGIN, Watch, outcomes, tries, watched
 from sluicegate import Limiter, RedisStore, StoreError, WebSocketLimits, WebSocketRateLimiter
 
@@ -140,7 +143,7 @@ async def test_messages_that_go_on_for_seconds(redis_server: Server, outage: str
         )
         assert not (await limiter.hit("k")).degraded
         with OUTAGES[outage](redis_server):
-            end = time.monotonic() + 2.5
+            end = time.monotonic() + 2
             while time.monotonic() < end:
                 await times.send(lambda: limiter.hit("k"), 10)
                 await asyncio.sleep(0.01)
@@ -212,6 +215,36 @@ async def test_messages_of_web_sockets(redis_server: Server, outage: str, policy
         assert result["allowed"] and "degraded" not in result
         assert len(told(watch, "ws.messages")) == 2, watch.lines
         await limiter.unregister_connection("c1")
+
+
+def test_messages_of_threads(redis_server: Server) -> None:
+    """Threads ask over one connection: what they wait is counted once for each, at most."""
+    store = RedisStore(redis_server.url, timeout=TIMEOUT)
+    limiter = sluicegate.sync.Limiter(
+        f"{QUOTA}/day", store=store, name="threads", on_store_error="local", timeout=TIMEOUT
+    )
+    assert not limiter.hit("other").degraded
+    took: list[float] = []
+    admitted: list[bool] = []
+
+    def send() -> None:
+        for _ in range(600):
+            begin = time.monotonic()
+            decision = limiter.hit("k")
+            took.append(time.monotonic() - begin)
+            admitted.append(decision.allowed)
+            assert decision.degraded
+
+    with stopped(redis_server):
+        threads = [threading.Thread(target=send) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join(30)
+    assert (len(admitted), sum(admitted)) == (2400, QUOTA)
+    assert sum(one > 0.9 * TIMEOUT for one in took) <= 8
+    until(lambda: not limiter.peek("k").degraded, "the end of the outage is not noticed")
+    asyncio.run(store.aclose())
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -114,6 +114,9 @@ class Connection(_core.Link, asyncio.Protocol):
 
     def _fall(self, why: str) -> None:
         self.down = why
+        other = self._owner.instead_of(self)
+        if other is not None:
+            self.pass_on(other)
         self.drop(why)
         self._owner.node_fell(self)
 

@@ -58,6 +58,10 @@ class StoreRouter(_core.Router):
     def node_fell(self, connection: Connection) -> None:
         """A connection has gone down."""
 
+    def instead_of(self, connection: Connection) -> Connection | None:
+        """Who may be asked what waits for one that goes down."""
+        return None
+
     async def ping(self) -> None:
         """StoreError unless the store answers."""
         for connection in await self.masters():
@@ -129,6 +133,7 @@ class SentinelRouter(StoreRouter):
         super().__init__(loop, settings, timeout)
         self._only = Connection(self, settings.where(), self._open_master, timeout)
         self._serve(self._only)
+        self._sentinels = list(settings.nodes)
         self._of_sentinels = Settings(
             kind="single",
             nodes=settings.nodes,
@@ -143,7 +148,7 @@ class SentinelRouter(StoreRouter):
 
     async def _open_master(self, timeout: float) -> Any:
         said = []
-        for sentinel in self.settings.nodes:
+        for sentinel in [*self._sentinels]:
             try:
                 reply = await talk(
                     sentinel,
@@ -156,6 +161,9 @@ class SentinelRouter(StoreRouter):
                 if reply is None:
                     said.append(f"{sentinel} knows no master {self.settings.master!r}")
                     continue
+                # the next time the first is one that answered
+                self._sentinels.remove(sentinel)
+                self._sentinels.insert(0, sentinel)
                 node = Node(reply[0].decode(), int(reply[1]))
                 return await open_transport(node, self.settings, timeout, master=True)
             except Exception as error:
@@ -185,6 +193,13 @@ class ClusterRouter(StoreRouter):
 
     def node_fell(self, connection: Connection) -> None:
         self._refresh()
+
+    def instead_of(self, connection: Connection) -> Connection | None:
+        """For a node that has no slots, or where it is not yet known who has which: any."""
+        if self.closed or any(self._nodes.get(node) is connection for node in self._owners):
+            return None
+        others = [one for one in self.connections() if one is not connection and one.down is None]
+        return max(others, key=lambda one: one.is_open, default=None)
 
     def _node(self, node: Node) -> Connection:
         connection = self._nodes.get(node)
