@@ -104,8 +104,10 @@ static PyObject *link_expire(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     self->hurry = false;
     const size_t expired = sg_pipeline_expire(&self->pipeline, now_ns, &next);
     self->armed_ns = next;
+    /* What was asked a little before it was sent is due a little before the server was silent for
+     * all that time. */
     const bool silent = self->pipeline.flying > 0 &&
-                        now_ns - self->progress_ns >= self->patience_ns;
+                        now_ns - self->progress_ns >= self->patience_ns / 4 * 3;
     Py_DECREF(op);
     if (next == INT64_MAX) {
         return Py_BuildValue("(nOO)", (Py_ssize_t)expired, silent ? Py_True : Py_False, Py_None);

@@ -371,3 +371,27 @@ def test_a_process_ends_cleanly_with_what_is_open(single: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     store = RedisStore(single, timeout=5)
     assert asyncio.run(ConcurrencyLimiter(5, store=store, name="ends").count("a")) == 0
+
+
+async def test_a_store_that_is_dropped_leaves_no_connection(redis_server: Server) -> None:
+    with redis_server.client() as client:
+
+        def connected() -> set[str]:
+            return {one["id"] for one in client.client_list()}
+
+        before = connected()
+
+        async def use() -> set[str]:
+            store = RedisStore(redis_server.url)
+            limiter = Limiter("5/hour", store=store, name=fresh())
+            assert await limiter.hit("a")
+            return connected() - before
+
+        made = await use()
+        assert len(made) == 1
+        for _ in range(100):
+            gc.collect()
+            await asyncio.sleep(0.02)
+            if not made & connected():
+                break
+        assert not made & connected()

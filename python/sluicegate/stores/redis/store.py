@@ -8,8 +8,9 @@ import os
 import ssl
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from ... import _core
 from ..._support import check_number
@@ -71,6 +72,8 @@ class RedisStore:
         self._routers: dict[int, StoreRouter] = {}  # by the id of their loop
         _core.set_running_loop(asyncio.get_running_loop)
         _stores.add(self)
+        # one that is dropped without aclose() leaves no connection on a loop that goes on
+        finalize(self, _close_all, self._routers).atexit = False
 
     # ---- what limiters ask of a store
 
@@ -227,11 +230,18 @@ class RedisStore:
             _inherited.append(router)
             for connection in router.connections():
                 _inherited.append(connection.leave_to_parent())
-        self._routers = {}
+        self._routers.clear()
         for _, _, server in self._named.values():
             server.forget()
         for _, server in self._slots.values():
             server.forget()
+
+
+def _close_all(routers: dict[int, StoreRouter]) -> None:
+    for router in [*routers.values()]:
+        if not router.closed:
+            with suppress(RuntimeError):  # its loop is closed
+                router.loop.call_soon_threadsafe(router.close_soon)
 
 
 def _named(name: str | None) -> str:
