@@ -34,7 +34,18 @@ SANITIZE = os.environ.get("SLUICEGATE_SANITIZE", "")
 
 REDIS = os.environ.get("SLUICEGATE_REDIS", "")
 # What binds csrc/redis; without hiredis both are left out.
-_ASKING = ("ask", "lease", "link", "router", "server", "ticket", "words")
+_ASKING = [
+    "answer",
+    "ask",
+    "check",
+    "lease",
+    "link",
+    "router",
+    "server",
+    "ticket",
+    "together",
+    "words",
+]
 REDIS_BINDING = {f"csrc/binding/{name}.c" for name in _ASKING}
 SOURCES = sorted({*glob("csrc/core/*.c"), *glob("csrc/binding/*.c")} - REDIS_BINDING)
 REDIS_SOURCES = sorted({*glob("csrc/redis/*.c"), *REDIS_BINDING})

@@ -186,40 +186,67 @@ int sgpy_link_add(sgpy_link *link, sgpy_ask *ask);
 
 static inline int64_t sgpy_now_ns(sgpy_state *st) { return sgpy_monotonic_ns(&st->monotonic); }
 
-/* ---- ask.c: what is asked, and what becomes of answers */
-
-extern const sg_owner_calls sgpy_ask_calls;
+/* ---- ask.c: an ask's life, and how it is sent */
 
 /* An ask with room for a name; all else is zero. NULL with MemoryError. */
 sgpy_ask *sgpy_ask_new(sgpy_state *st, size_t name_room);
 void sgpy_ask_free(sgpy_ask *ask);
 int sgpy_ask_traverse(sgpy_ask *ask, visitproc visit, void *arg);
-
-/* Fails an ask that is in no link, and frees it. */
-void sgpy_ask_give_up(sgpy_ask *ask, sg_failure failure, const char *text, size_t length);
-
-/* Writes the key's name behind the ask and sets its slot. */
-void sgpy_ask_write_name(sgpy_ask *ask, const sgpy_server *server, const sgpy_key *key);
+void sgpy_many_release(sgpy_many *many); /* may be NULL */
 
 /* Gives a result (stolen; NULL: the exception that is set) to who waits. Leaves no exception. */
 void sgpy_ask_deliver(sgpy_ask *ask, PyObject *result);
 
-/* Sets the exception that says what happened. */
+/* The exception that is set, as an object; the error indicator is clear then. */
+PyObject *sgpy_take_exception(void);
+
+/* What happened, as text, NULL with an exception; and the StoreError of it, set. */
+PyObject *sgpy_ask_describe(const sgpy_ask *ask, sg_failure failure, const char *text,
+                            size_t length);
 void sgpy_ask_raise(sgpy_ask *ask, sg_failure failure, const char *text, size_t length);
+
+/* StoreError, or RuntimeError while the module is torn down. */
+PyObject *sgpy_store_error(const sgpy_state *st);
+
+/* Writes the key's name behind the ask. */
+void sgpy_ask_write_name(sgpy_ask *ask, const sgpy_server *server, const sgpy_key *key);
+
+/* The link for an ask whose name is written, and its slot; NULL with an exception. */
+sgpy_link *sgpy_ask_link(sgpy_ask *ask, sgpy_router *router);
+
+/* Why a link is down; it hears that somebody asked. */
+const char *sgpy_link_why_down(sgpy_link *link, size_t *length);
+
+void sgpy_ask_set_deadline(sgpy_ask *ask, sgpy_link *link, int64_t timeout_ns);
+
+/* Sends it, and returns its future (a new reference); on a failure it is freed, and NULL is
+ * returned with an exception. Python is asked for a link, and may run code. */
+PyObject *sgpy_ask_send(sgpy_ask *ask, sgpy_router *router, int64_t timeout_ns);
+
+/* ---- answer.c: what becomes of it */
+
+extern const sg_owner_calls sgpy_ask_calls;
+
+/* Fails an ask that is in no link, and frees it. */
+void sgpy_ask_give_up(sgpy_ask *ask, sg_failure failure, const char *text, size_t length);
 
 /* Whether anybody still waits for it. */
 bool sgpy_ask_wanted(const sgpy_ask *ask);
+
+/* The result of a check: a Decision, (Decision, receipt or None; stolen), or the detailed one. */
+PyObject *sgpy_ask_result(const sgpy_ask *ask, const sgpy_outcome *out, PyObject *receipt);
+
+/* That of a check which the server did not decide, by policy; NULL with an exception. */
+PyObject *sgpy_ask_result_without(sgpy_ask *ask, sg_failure failure, const char *text,
+                                  size_t length);
 
 /* Spends units that were drawn: the Decision, counted; NULL with *state told, or an exception. */
 PyObject *sgpy_spend(sgpy_limiter *limiter, sgpy_server *server, PyObject *quotas,
                      const sg_plan *plan, PyObject *key, const sgpy_key *bytes, sg_fingerprint fp,
                      const uint64_t *costs, sg_purse_state *state);
 
-/* Sends it, and returns its future (a new reference); on a failure it is freed, and NULL is
- * returned with an exception. Python is asked for a link, and may run code. */
-PyObject *sgpy_ask_send(sgpy_ask *ask, sgpy_router *router, int64_t timeout_ns);
+/* ---- check.c: the checks of a Limiter over a server, for limiter.c */
 
-/* The methods of Limiter over a server, for limiter.c */
 PyObject *sgpy_limiter_ask(PyObject *op, PyObject *args, PyObject *kwargs);
 PyObject *sgpy_limiter_ask_many(PyObject *op, PyObject *pairs);
 
@@ -257,12 +284,19 @@ PyObject *sgpy_limiter_fetch(PyObject *op, PyObject *key);
 PyObject *sgpy_limiter_foretell(PyObject *op, PyObject *args);
 PyObject *sgpy_link_command(PyObject *op, PyObject *words);
 PyObject *sgpy_server_slots(PyObject *op, PyObject *args);
-PyObject *sgpy_ask_all(PyObject *module, PyObject *triples);
 /* Forgets what is remembered of its key, which a change of it makes void: that it was refused, and
  * what was drawn. */
 void sgpy_forget_known(const sgpy_ask *ask);
 /* What a reply to words comes to. */
 void sgpy_words_replied(sgpy_ask *ask, const sg_reply *reply);
+
+/* An ask of words with an empty command; NULL with MemoryError. */
+sgpy_ask *sgpy_words_new(sgpy_state *st, sgpy_ask_kind kind, size_t name_room);
+
+/* ---- together.c: hit_all */
+
+PyObject *sgpy_ask_all(PyObject *module, PyObject *triples);
+void sgpy_all_replied(sgpy_ask *ask, const sg_reply *reply);
 
 /* ---- ticket.c: a reservation on a server */
 

@@ -6,29 +6,16 @@
 
 #include "name.h"
 #include "request.h"
-
-static bool grow(void **memory, size_t *room, size_t need, size_t size) {
-    size_t wanted = *room == 0 ? 64 : *room;
-    while (wanted < need)
-        wanted *= 2;
-    if (wanted == *room)
-        return true;
-    void *moved = realloc(*memory, wanted * size);
-    if (moved == NULL)
-        return false;
-    *memory = moved;
-    *room = wanted;
-    return true;
-}
+#include "room.h"
 
 static void word(sg_command *c, const void *bytes, size_t length) {
     void *ends = c->ends, *text = c->bytes;
     size_t words_room = (size_t)c->words_room;
     if (c->failed)
         return;
-    c->failed = !grow(&text, &c->room, c->used + length, 1);
+    c->failed = !sg_room_for(&text, &c->room, c->used + length, 1);
     c->bytes = text;
-    c->failed |= !grow(&ends, &words_room, (size_t)c->words + 1, sizeof *c->ends);
+    c->failed |= !sg_room_for(&ends, &words_room, (size_t)c->words + 1, sizeof *c->ends);
     c->ends = ends;
     c->words_room = (int)words_room;
     if (c->failed)
@@ -136,7 +123,7 @@ static unsigned key_of(sg_batch *b, const char *name, size_t length) {
     }
     const size_t start = b->starts[b->keys];
     void *names = b->names;
-    if (!grow(&names, &b->names_room, start + length, 1))
+    if (!sg_room_for(&names, &b->names_room, start + length, 1))
         return SG_BATCH_MAX;
     b->names = names;
     memcpy(b->names + start, name, length);

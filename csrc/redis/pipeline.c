@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "room.h"
+
 /* A command that was sent. */
 struct sg_flight {
     sg_request *first; /* in the order of the reply's elements; NULL: ASKING */
@@ -141,20 +143,6 @@ static void fail_row(sg_pipeline *p, sg_request *first, sg_failure failure, cons
 
 /* ---- writing */
 
-static bool room_for(void **memory, size_t *room, size_t need, size_t size) {
-    size_t wanted = *room == 0 ? 16 : *room;
-    while (wanted < need)
-        wanted *= 2;
-    if (wanted == *room)
-        return true;
-    void *moved = realloc(*memory, wanted * size);
-    if (moved == NULL)
-        return false;
-    *memory = moved;
-    *room = wanted;
-    return true;
-}
-
 /* A new last flight; there is room for it and one more. */
 static sg_flight *add_flight(sg_pipeline *p) {
     return &p->flights[(p->flight_first + p->flight_count++) % p->flight_room];
@@ -180,7 +168,7 @@ static bool put_command(sg_pipeline *p, int argc, const char **argv, const size_
     size_t size;
     void *out = p->out;
     char *command = sg_resp_command(argc, argv, lengths, &size);
-    if (command == NULL || !room_for(&out, &p->out_room, p->out_used + size, 1)) {
+    if (command == NULL || !sg_room_for(&out, &p->out_room, p->out_used + size, 1)) {
         if (command != NULL)
             sg_resp_release(command);
         return false;
@@ -310,7 +298,7 @@ static sg_group *group_of(sg_pipeline *p, uint32_t *found, const sg_request *r) 
     if (r->kind == SG_CHECK && *place > 0 && joins(&p->groups[*place - 1], r, run))
         return &p->groups[*place - 1];
     void *groups = p->groups;
-    if (!room_for(&groups, &p->group_room, p->group_count + 1, sizeof *p->groups))
+    if (!sg_room_for(&groups, &p->group_room, p->group_count + 1, sizeof *p->groups))
         return NULL;
     p->groups = groups;
     sg_group *g = &p->groups[p->group_count++];

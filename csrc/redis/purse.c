@@ -29,8 +29,10 @@ static uint64_t units_a_second(const sg_quota *q) {
 }
 
 sg_ticks sg_lease_lowered(const sg_quota *q) {
+    if (q->algorithm != SG_GCRA || q->unlimited)
+        return 0;
     const uint64_t units = units_a_second(q);
-    return q->algorithm != SG_GCRA || q->unlimited || q->burst <= units ? 0 : units * q->interval;
+    return q->burst <= units ? 0 : units * q->interval;
 }
 
 void sg_lease_lower(sg_quota *quotas, unsigned count) {
