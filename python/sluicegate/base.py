@@ -92,7 +92,7 @@ class BaseLimiter(_core.Limiter):
         self._layout = self._store.layout(name, given)
         self._home = (self._store, table, self._layout)
         super().__init__(table, self._arranged(given), shadow=shadow, enabled=enabled)
-        self._ask_server()
+        self._ask_server(name)
         attach(self)
 
     @property
@@ -100,9 +100,9 @@ class BaseLimiter(_core.Limiter):
         """Where its state lives now."""
         return self._store
 
-    def _ask_server(self) -> None:
+    def _ask_server(self, name: str | None) -> None:
         """Over a store outside the process, its server decides from now on."""
-        server = self._store.server(self.name)
+        server = self._store.server(name)
         if server is not None:
             self._serve(
                 server,
@@ -147,19 +147,20 @@ class BaseLimiter(_core.Limiter):
         return arranged
 
     def _use_store(self, store: Store | None) -> None:
-        quotas = self.quotas
+        quotas, name = self.quotas, self.name
         if store is None or store is self._home[0]:
             self._store, table, self._layout = self._home
         else:
-            name = self.name
+            name = store.loose_name() if name is None else name
             try:
                 table = store.table(name, quotas)
             except ValueError:
                 # a limiter of another store has that name there: they share nothing
-                name, table = None, store.table(None, quotas)
+                name = store.loose_name()
+                table = store.table(name, quotas)
             self._store, self._layout = store, store.layout(name, quotas)
         self._rebind(table, self._arranged(quotas))
-        self._ask_server()
+        self._ask_server(name)
 
     def _wake(self, key: _core.Key) -> None:
         wake(self.table, key_bytes(key))

@@ -27,7 +27,7 @@ class BaseConcurrencyLimiter:
     in memory they die with it.
     """
 
-    __slots__ = ("__weakref__", "_home", "_slots", "_store", "_table", "name", "ttl")
+    __slots__ = ("__weakref__", "_home", "_slots", "_slots_name", "_store", "_table", "name", "ttl")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class BaseConcurrencyLimiter:
         self._table = self._store.slots(name)
         self._slots = _core.Slots(self._table, limit)
         self._home = (self._store, self._table)
+        self._slots_name = name  # in the store that it uses now
         attach(self)
 
     @property
@@ -103,7 +104,7 @@ class BaseConcurrencyLimiter:
     def _held(self) -> Held:
         """What the running loop holds of a server's slots."""
         assert not isinstance(self._store, MemoryStore)
-        return self._store.held(self.name, self.ttl)
+        return self._store.held(self._slots_name, self.ttl)
 
     def _claim(self, key: _core.Key) -> SlotClaim:
         return SlotClaim(self._slots, self._table, key, self._store.clock)
@@ -115,11 +116,12 @@ class BaseConcurrencyLimiter:
         return RateLimitExceeded(decision, f"Rate limit exceeded: {limit} held at once")
 
     def _use_store(self, store: Store | None) -> None:
-        self._store, self._table = (
-            self._home
-            if store is None or store is self._home[0]
-            else (store, store.slots(self.name))
-        )
+        if store is None or store is self._home[0]:
+            self._store, self._table = self._home
+            self._slots_name = self.name
+        else:
+            self._slots_name = store.loose_name() if self.name is None else self.name
+            self._store, self._table = store, store.slots(self._slots_name)
         self._slots = _core.Slots(self._table, self.limit)
 
     def __repr__(self) -> str:

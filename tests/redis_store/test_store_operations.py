@@ -11,12 +11,15 @@ import pytest
 import redis_servers.server
 from redis_store.public import ALGORITHMS, admitted, fresh, left
 from sluicegate import (
+    ConcurrencyLimiter,
     Decision,
     Limiter,
     Quota,
     RateLimitExceeded,
     RedisStore,
     StoreError,
+    WebSocketLimits,
+    WebSocketRateLimiter,
 )
 from sluicegate.testing import override, record
 
@@ -359,7 +362,18 @@ async def test_disabled_it_admits_and_counts_nothing(store: RedisStore) -> None:
 
 async def test_record_and_override(store: RedisStore) -> None:
     limiter = Limiter("2/hour", name=fresh())  # in memory
+    unnamed, slots = Limiter("2/hour"), ConcurrencyLimiter(1)
+    sockets = WebSocketRateLimiter(WebSocketLimits(messages_per_minute=1))
     assert await limiter.hit("a", 2)
+    with override(store=store):
+        assert await admitted(unnamed, 3) == 2
+        async with slots.hold("a"):
+            assert await slots.acquire("a") is None
+        assert await sockets.register_connection("connection", "client")
+        assert (await sockets.check_message("connection"))["allowed"]
+        assert not (await sockets.check_message("connection"))["allowed"]
+        await sockets.unregister_connection("connection")
+    assert unnamed.server is None and unnamed.hit_nowait("a")
     with override(store=store) as used, record() as records:
         assert used is store
         assert limiter.store is store

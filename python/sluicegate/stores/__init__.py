@@ -118,7 +118,11 @@ def users() -> Iterator[Any]:
 def override(store: Store) -> None:
     """Moves all users, and those to come, to that store. See sluicegate.testing."""
     _overrides.append(store)
-    _move()
+    try:
+        _move()
+    except BaseException:
+        restore(store)
+        raise
 
 
 def restore(store: Store) -> None:

@@ -85,6 +85,9 @@ class MemoryStore:
         """The places of that name's quotas; of no name, as they stand."""
         return self._named[name][1] if name is not None else layout_of(quotas)
 
+    def loose_name(self) -> None:
+        """What a limiter without a name is called here: nothing."""
+
     def server(self, name: str | None) -> None:
         """None: no server decides, the table does."""
 

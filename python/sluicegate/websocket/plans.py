@@ -86,7 +86,7 @@ class Plans:
         self._policy = policy
         self._several = several  # shapes: the limits come of a callable
         self.tables: dict[str, _core.Table] = {}
-        self._name = name
+        self._name = store.loose_name() if name is None else name
         self._plans: dict[WebSocketLimits, Plan] = {}
         part = self._part("places")
         self.places: Places = (

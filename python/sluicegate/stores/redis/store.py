@@ -100,6 +100,11 @@ class RedisStore:
         """The places of that name's quotas."""
         return self._named[_named(name)][1]
 
+    def loose_name(self) -> str:
+        """A name for a limiter that has none, and that `testing.override` brings here: nobody
+        else's."""
+        return f"override.{os.urandom(8).hex()}"
+
     def server(self, name: str | None) -> _core.Server:
         """The limiter of that name on the server."""
         return self._named[_named(name)][2]
