@@ -50,3 +50,43 @@ asyncio.run(main())
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert set(re.findall(r"b'([^']+)'", done.stdout)) == names
+
+
+def test_a_user_with_the_printed_rights_can_do_it_all(redis_server: Server) -> None:
+    found = re.search(r"^ACL SETUSER (.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    name, *rights = found[1].split()
+    url = redis_server.url.replace("redis://", f"redis://{name}:secret@")
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", name, "reset", *rights)
+    program = f"""
+import asyncio
+from sluicegate import ConcurrencyLimiter, Limiter, RedisStore, hit_all
+
+async def main():
+    async with RedisStore({url!r}) as store:
+        for number, quotas in enumerate((
+            "5/second burst 20; bytes: 1MB/minute", "100/minute using sliding-log",
+            "10/minute using fixed-window; 5/minute using sliding-window",
+        )):
+            limiter = Limiter(quotas, store=store, name=f"l{{number}}")
+            for _ in range(60):
+                await limiter.hit("a")
+            await limiter.ban("a", 1)
+            await limiter.reset("a")
+            await (await limiter.reserve("a", 2)).settle(1)
+            await limiter.peek("a")
+            await limiter.wait("a")
+            await hit_all((limiter, "x", 1), (limiter, "y", 1))
+        slots = ConcurrencyLimiter(2, store=store, name="slots")
+        slot = await slots.acquire("a")
+        print(await slots.count("a"), await slots.release(slot), await store.ping())
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60
+    )
+    with redis_server.client() as client:
+        client.execute_command("ACL", "DELUSER", name)
+    assert done.stdout == "1 True True\n", done.stderr
