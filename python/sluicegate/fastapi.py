@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from . import _core
+from .identity.networks import grouping
 from .stores import Store
 from .websocket.connection import LimitedConnection
 from .websocket.excess import POLICY_VIOLATION, Notify, OnExcess
@@ -29,6 +30,8 @@ REASON = "Rate limit exceeded"
 DENIAL = "websocket.http.response"  # the ASGI extension
 
 GetClientId = Callable[[Any], Any]
+
+_key_of = grouping()
 
 
 class FastAPIWebSocketLimiter:
@@ -262,10 +265,10 @@ async def _dropped(message: Any) -> None:
 
 
 def peer_address(websocket: WebSocket) -> str:
-    """The address at the other end of the connection; "unknown" where the server has none, as
-    on a Unix socket."""
+    """The address at the other end of the connection, of IPv6 its /64; "unknown" where the
+    server has none, as on a Unix socket."""
     client = websocket.client
-    return "unknown" if client is None or not client.host else client.host
+    return _key_of("" if client is None else client.host or "")
 
 
 def _is_accepted(websocket: WebSocket) -> bool:
