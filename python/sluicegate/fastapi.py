@@ -1,15 +1,32 @@
-"""The door of FastAPI and Starlette: their WebSockets under the limits of `websocket`."""
+"""The door of FastAPI: its WebSockets under the limits of `websocket` (Starlette's, too), and its
+routes under those of `routes`.
+
+    app = FastAPI()
+    install(app, store="redis://localhost", default="100/minute")
+
+    @app.get("/search")
+    @limit("5/minute")
+    async def search(q: str): ...
+
+    @app.get("/report", dependencies=[Depends(RateLimit("1/minute"))])
+    def report(): ...
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from . import _core
+from .base import OnStoreError, QuotasArgument
+from .http import Headers
+from .identity import Key
 from .identity.networks import grouping
+from .routes import RateLimit, exempt, limit
 from .stores import Store
 from .websocket.connection import LimitedConnection
 from .websocket.excess import POLICY_VIOLATION, Notify, OnExcess
@@ -22,9 +39,21 @@ from .websocket.violations import OnViolation, log
 from .websocket.words import whole_seconds
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from starlette.websockets import WebSocket
 
-__all__ = ["ConnectionRefused", "FastAPIWebSocketLimiter", "LimitedConnection"]
+    from .routes.refusing import RateLimitExceeded
+
+__all__ = [
+    "ConnectionRefused",
+    "FastAPIWebSocketLimiter",
+    "LimitedConnection",
+    "RateLimit",
+    "RateLimitExceeded",
+    "exempt",
+    "install",
+    "limit",
+]
 
 REASON = "Rate limit exceeded"
 DENIAL = "websocket.http.response"  # the ASGI extension
@@ -284,3 +313,61 @@ def _need_starlette() -> None:
         raise ImportError(
             'FastAPIWebSocketLimiter needs FastAPI or Starlette: pip install "sluicegate[fastapi]"'
         ) from error
+
+
+# ---- routes
+
+
+def install(
+    app: FastAPI,
+    *,
+    store: Any = None,
+    key: str | Key | None = None,
+    headers: Headers | None = "ietf",
+    default: QuotasArgument | RateLimit | None = None,
+    jitter: float = 0.0,
+    name: str = "routes",
+    on_store_error: OnStoreError = "local",
+    timeout: float = 0.5,
+) -> None:
+    """Holds the limits of an application's routes, those to come too; before it serves.
+
+    See `sluicegate.starlette.install`. What is raised is a fastapi HTTPException here; the
+    description of the interface (OpenAPI) stays as it is.
+    """
+    try:
+        from fastapi import routing
+    except ImportError as error:
+        raise ImportError('install needs FastAPI: pip install "sluicegate[fastapi]"') from error
+    from .routes.installing import install_guard
+
+    install_guard(
+        app,
+        store=store,
+        key=key,
+        headers=headers,
+        default=default,
+        jitter=jitter,
+        name=name,
+        on_store_error=on_store_error,
+        timeout=timeout,
+        refused=_refused(),
+        # newer ones keep a router that was included as one route
+        expand=getattr(routing, "iter_route_contexts", None),
+    )
+
+
+@lru_cache(maxsize=1)
+def _refused() -> type[RateLimitExceeded]:
+    from fastapi import HTTPException
+
+    from .routes.refusing import RateLimitExceeded as Base
+
+    members = {"__doc__": Base.__doc__, "__module__": __name__}
+    return type("RateLimitExceeded", (Base, HTTPException), members)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RateLimitExceeded":
+        return _refused()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -109,8 +109,9 @@ class Answers:
         wait = decision.retry_after
         if not isfinite(wait):
             # It never can be admitted; something smaller can, at the latest when all is whole.
-            quota = decision.quota
-            wait = _FOR_GOOD if quota is None else decision.reset_after or quota.period
+            wait = decision.reset_after
+            if not isfinite(wait) or not wait:
+                wait = _FOR_GOOD if decision.quota is None else decision.quota.period
         return max(1, ceil(wait + self.jitter * self._chance()))
 
 
