@@ -229,11 +229,29 @@ async def test_defaults_hold_for_every_route_without_its_own(store: MemoryStore)
     assert await statuses(app, "/nothing", 1) == [404]
     assert await statuses(app, "/plain", 1, method="DELETE") == [405]
     assert await statuses(app, "/nothing/else", 1) == [429]
-    # routes that come later, and in the place of others
-    app.add_route("/later", plain)
-    app.router.routes[0] = Route("/replaced", plain)
-    assert await statuses(app, "/later", 3) == [200, 200, 429]
-    assert await statuses(app, "/replaced", 3) == [200, 200, 429]
+
+
+async def test_routes_that_come_later_and_in_the_place_of_others(store: MemoryStore) -> None:
+    @limit("1/minute", scope="new")
+    async def replaced(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("new")
+
+    app = starlette_app([Route("/a", plain)], store=store, default="2/minute")
+    assert await statuses(app, "/a", 3) == [200, 200, 429]
+    assert await statuses(app, "/b", 3) == [404, 404, 429]
+    app.add_route("/b", plain)
+    assert await statuses(app, "/b", 3) == [200, 200, 429]
+    app.router.routes[0] = Route("/a", replaced)
+    assert await statuses(app, "/a", 2) == [200, 429]
+
+
+async def test_a_path_that_is_another_route_for_another_host(store: MemoryStore) -> None:
+    routes = [Host("api.example", Router([Route("/x", plain)])), Route("/x", plain)]
+    app = starlette_app(routes, store=store, default="2/minute")
+    for _ in range(2):
+        for host in (b"www.example", b"api.example"):
+            assert await statuses(app, "/x", 1, headers=[(b"host", host)]) == [200]
+    assert await statuses(app, "/x", 1, headers=[(b"host", b"api.example")]) == [429]
 
 
 async def test_defaults_of_fastapi(store: MemoryStore) -> None:
@@ -590,17 +608,28 @@ async def test_defaults_and_count_when_of_handshakes(store: MemoryStore) -> None
         await websocket.accept()
         await websocket.receive()
 
+    async def talk(websocket: Any) -> None:
+        await chat(websocket)
+
     @limit("1/minute", count_when=lambda status: status == 403)
     async def closed(websocket: Any) -> None:
         if websocket.query_params:
             await websocket.accept()
         await websocket.close()
 
+    open_ones = limit("1/minute", count_when=lambda status: status == 101)(talk)
     app = starlette_app(
-        [WebSocketRoute("/chat", chat), WebSocketRoute("/closed", closed), Route("/chat", plain)],
+        [
+            WebSocketRoute("/chat", chat),
+            WebSocketRoute("/closed", closed),
+            WebSocketRoute("/open", open_ones),
+            Route("/chat", plain),
+        ],
         store=store,
         default="1/minute",
     )
+    assert (await handshake(app, "/open"))[0]["type"] == "websocket.accept"
+    assert (await handshake(app, "/open"))[0]["status"] == 429
     assert (await handshake(app, "/chat"))[0]["type"] == "websocket.accept"
     assert (await handshake(app, "/chat"))[0]["status"] == 429
     assert await statuses(app, "/chat", 2) == [200, 429]  # a route of its own
@@ -639,6 +668,7 @@ def test_an_endpoint_keeps_its_signature_kind_and_name() -> None:
         assert limited.__name__ == endpoint.__name__ and limited.__doc__ == endpoint.__doc__
         assert [kind(limited) for kind in kinds] == [kind(endpoint) for kind in kinds]
         assert limited.__wrapped__ is endpoint
+        assert limited.__globals__ is globals()  # where frameworks resolve annotations
 
 
 def test_the_description_of_the_interface_is_unchanged(app: FastAPI) -> None:
