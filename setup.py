@@ -35,7 +35,8 @@ SANITIZE = os.environ.get("SLUICEGATE_SANITIZE", "")
 REDIS = os.environ.get("SLUICEGATE_REDIS", "")
 # What binds csrc/redis; without hiredis both are left out.
 REDIS_BINDING = {
-    f"csrc/binding/{name}.c" for name in ["ask", "lease", "link", "router", "server", "ticket", "words"]
+    f"csrc/binding/{name}.c"
+    for name in ["ask", "lease", "link", "router", "server", "ticket", "words"]
 }
 SOURCES = sorted({*glob("csrc/core/*.c"), *glob("csrc/binding/*.c")} - REDIS_BINDING)
 REDIS_SOURCES = sorted({*glob("csrc/redis/*.c"), *REDIS_BINDING})
