@@ -335,10 +335,6 @@ def install(
     See `sluicegate.starlette.install`. What is raised is a fastapi HTTPException here; the
     description of the interface (OpenAPI) stays as it is.
     """
-    try:
-        from fastapi import routing
-    except ImportError as error:
-        raise ImportError('install needs FastAPI: pip install "sluicegate[fastapi]"') from error
     from .routes.installing import install_guard
 
     install_guard(
@@ -352,8 +348,6 @@ def install(
         on_store_error=on_store_error,
         timeout=timeout,
         refused=_refused(),
-        # newer ones keep a router that was included as one route
-        expand=getattr(routing, "iter_route_contexts", None),
     )
 
 

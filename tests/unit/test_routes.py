@@ -6,15 +6,18 @@ import asyncio
 import functools
 import inspect
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket, routing
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
@@ -23,6 +26,7 @@ import sluicegate
 from calling import Answer, call, handshake, hello
 from sluicegate import MemoryStore, Quota, StoreError, fastapi, starlette
 from sluicegate.fastapi import RateLimit, exempt, limit
+from sluicegate.stores import users
 from sluicegate.testing import Clock, record
 
 
@@ -108,16 +112,6 @@ def app(store: MemoryStore) -> FastAPI:
     async def dependencies() -> str:
         return "dependencies"
 
-    @app.get("/stream")
-    @limit("2/minute")
-    async def stream() -> AsyncIterator[int]:
-        yield 1
-
-    @app.get("/generator")
-    @limit("2/minute")
-    def generator() -> Iterator[int]:
-        yield 1
-
     router = APIRouter(prefix="/in", dependencies=[Depends(RateLimit("2/minute"))])
 
     @router.get("/one")
@@ -149,8 +143,8 @@ def app(store: MemoryStore) -> FastAPI:
 @pytest.mark.parametrize(
     "path",
     [
-        "/before/1", "/after", "/above", "/twice-above", "/depends", "/dependencies", "/stream",
-        "/generator", "/in/one", "/in/two", "/in/deep/est/1", "/again/deep/est/2",
+        "/before/1", "/after", "/above", "/twice-above", "/depends", "/dependencies", "/in/one",
+        "/in/two", "/in/deep/est/1", "/again/deep/est/2",
     ],
 )  # fmt: skip
 async def test_a_route_of_fastapi(app: FastAPI, path: str, clock: Clock) -> None:
@@ -161,11 +155,62 @@ async def test_a_route_of_fastapi(app: FastAPI, path: str, clock: Clock) -> None
     assert await statuses(app, path, 3) == [200, 200, 429]
 
 
+STREAMS = hasattr(routing, "iter_route_contexts")  # a FastAPI that is new enough for both
+
+
+@pytest.mark.skipif(not STREAMS, reason="this FastAPI has no endpoints that are generators")
+async def test_endpoints_that_are_generators(store: MemoryStore) -> None:
+    app = FastAPI()
+    fastapi.install(app, store=store)
+
+    @app.get("/stream")
+    @limit("2/minute")
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+
+    @app.get("/generator")
+    @limit("2/minute")
+    def generator() -> Iterator[int]:
+        yield 1
+
+    for path in ("/stream", "/generator"):
+        assert await statuses(app, path, 3) == [200, 200, 429]
+
+
 async def test_each_route_counts_for_itself_whatever_its_path_is(app: FastAPI) -> None:
     assert await statuses(app, "/before/1", 1) == await statuses(app, "/before/2", 1) == [200]
     assert await statuses(app, "/before/3", 1) == [429]
     for path in ("/in/one", "/in/two", "/in/deep/est/1", "/again/deep/est/1"):
         assert await statuses(app, path, 3) == [200, 200, 429]
+
+
+async def test_what_state_is_named_after(app: FastAPI, store: MemoryStore) -> None:
+    @app.websocket("/ws")
+    @limit("2/minute")
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    @app.api_route("/any", methods=["POST", "GET"])
+    @limit("9/minute")
+    @limit("8/minute", scope="pool")
+    @limit("7/minute")
+    def anything() -> str:
+        return "x"
+
+    for path in ("/before/7", "/in/one", "/in/deep/est/7", "/again/deep/est/7", "/any"):
+        await call(app, path)
+    await handshake(app, "/ws")
+    assert {one.name for one in users() if one.store is store} == {
+        "routes:GET /before/{number}",
+        "routes:GET /in/one depends #0",
+        "routes:GET /in/deep/est/{number} depends #0",
+        "routes:GET /in/deep/est/{number}",
+        "routes:GET /again/deep/est/{number}",
+        "routes:GET,POST /any",
+        "routes:scope pool",
+        "routes:GET,POST /any #2",
+        "routes:WS /ws",
+    }
 
 
 async def test_a_pool_of_several_routes(store: MemoryStore) -> None:
@@ -272,12 +317,24 @@ async def test_defaults_of_fastapi(store: MemoryStore) -> None:
     assert await statuses(app, "/in/limited", 2) == [200, 429]
     assert await statuses(app, "/in/one", 1) == [200]
 
+    assert await statuses(app, "/sub/x", 2) == [200, 200]
+    assert await statuses(app, "/in/one", 1) == [429]
+
+
+@pytest.mark.skipif(not STREAMS, reason="this FastAPI copies a router when it is included")
+async def test_a_route_that_comes_later_in_an_included_router(store: MemoryStore) -> None:
+    app = FastAPI()
+    fastapi.install(app, store=store, default="2/minute")
+    router = APIRouter(prefix="/in")
+    app.include_router(router)
+    assert await statuses(app, "/in/late", 3) == [404, 404, 429]
+
     @router.get("/late")
+    @limit("1/minute")
     def late() -> str:
         return "late"
 
-    assert await statuses(app, "/in/late", 1) == [200]
-    assert await statuses(app, "/sub/x", 2) == [200, 429]
+    assert await statuses(app, "/in/late", 2) == [200, 429]
 
 
 async def test_a_sub_application_with_its_own_installation(store: MemoryStore) -> None:
@@ -287,6 +344,50 @@ async def test_a_sub_application_with_its_own_installation(store: MemoryStore) -
     with record() as decisions:
         await call(app, "/sub/x")
     assert [one.limiter.name for one in decisions] == ["inner:GET /x"]  # type: ignore[attr-defined]
+
+
+async def test_what_is_behind_middleware_of_a_mount(store: MemoryStore) -> None:
+    class Passing:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app(scope, receive, send)
+
+    @limit("2/minute")
+    async def limited(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+    guarded = starlette_app([Route("/x", limited)], store=store, name="inner")
+    routes = [Route("/x", limited)]
+    app = starlette_app(
+        [
+            Mount("/guarded", guarded, middleware=[Middleware(Passing)]),
+            Mount("/seen", routes=routes, middleware=[Middleware(Passing)]),
+            Mount("/hidden", Passing(Starlette(routes=routes))),
+            Mount("/hidden-guarded", Passing(guarded)),
+        ],
+        store=store,
+    )
+    assert await statuses(app, "/guarded/x", 3) == [200, 200, 429]
+    assert await statuses(app, "/hidden-guarded/x", 1) == [429]
+    assert await statuses(app, "/seen/x", 3) == [200, 200, 429]
+    with pytest.raises(RuntimeError, match=r"install\(app\)"):  # nothing sees it to hold it
+        await call(app, "/hidden/x")
+
+
+async def test_fastapi_inside_starlette(store: MemoryStore) -> None:
+    router = APIRouter(prefix="/in")
+
+    @router.get("/x")
+    @limit("2/minute")
+    async def limited() -> str:
+        return "x"
+
+    inner = FastAPI()
+    inner.include_router(router)
+    app = starlette_app([Mount("/sub", inner)], store=store)
+    assert await statuses(app, "/sub/in/x", 3) == [200, 200, 429]
 
 
 async def test_several_limits_are_one_decision(store: MemoryStore, clock: Clock) -> None:
@@ -724,6 +825,19 @@ async def test_a_limit_that_nothing_holds_is_an_error() -> None:
 
     with pytest.raises(RuntimeError, match=r"install\(app\)"):
         await call(app)
+
+
+def test_a_missing_framework_is_named() -> None:
+    program = (
+        "import sys\nsys.modules['starlette'] = sys.modules['fastapi'] = None\n"
+        "import sluicegate.fastapi, sluicegate.starlette, sluicegate.identity, sluicegate.http\n"
+        "try:\n    sluicegate.starlette.limit('1/minute')\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert 'pip install "sluicegate[fastapi]"' in done.stdout, done.stderr
 
 
 async def test_install_is_once_and_before_serving(store: MemoryStore) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 from starlette.routing import Match
 
@@ -14,31 +15,29 @@ __all__ = ["NOWHERE", "Finder", "Found"]
 _CACHED = 4096  # paths whose route is kept
 _LONGEST = 256  # characters of such a path
 
-Expand = Callable[[Sequence[Any]], Iterable[Any]]
-
 
 class Found(NamedTuple):
-    """A route, by a name that is the same in every process."""
+    """A route, by a name that is the same in every process.
+
+    Its `kind`: an endpoint; an application whose endpoints cannot be seen; one that is guarded by
+    an installation of its own; or none.
+    """
 
     name: str
     endpoint: Any
     depends: tuple[RateLimit, ...]  # of FastAPI's dependencies, in their order
-    opaque: bool  # guarded by an installation of its own
+    kind: Literal["endpoint", "application", "guarded", "none"]
 
 
 # what no route is for: what is not found, redirected, or asked by a method that there is not
-NOWHERE = Found("no route", None, (), False)
+NOWHERE = Found("no route", None, (), "none")
 
 
 class Finder:
-    """Finds routes of a router.
+    """Finds routes of a router, and of those inside it."""
 
-    `expand` lists what is in a list of routes, where a framework keeps several in one.
-    """
-
-    def __init__(self, router: Any, expand: Expand | None) -> None:
+    def __init__(self, router: Any) -> None:
         self._router = router
-        self._expand = expand
         self._version: Any = None
         self._hosts = False
         self._known: dict[tuple[str, str, str, str], tuple[Found, dict[str, Any]]] = {}
@@ -72,7 +71,7 @@ class Finder:
     ) -> tuple[Found, dict[str, Any], bool]:
         """The route, its parameters, and whether it is one of the router's own: those of an
         application inside may change without a sign here."""
-        for route in routes if self._expand is None else self._expand(routes):
+        for route in _expanded(routes):
             match, child = route.matches(scope)
             if match is not Match.FULL:
                 continue
@@ -80,24 +79,33 @@ class Finder:
             path = prefix + (getattr(route, "path", None) or getattr(route, "host", None) or "")
             inner = getattr(route, "routes", None)
             if inner is None:
-                return _found(route, path), parameters, True
-            app = getattr(route, "app", None)
+                return _found(route, path, scope["type"]), parameters, True
+            app = getattr(route, "_base_app", None) or getattr(route, "app", None)
             if _is_guarded(app):
-                return Found(f"* {path}", app, (), True), parameters, False
-            if not inner:  # an application of another kind, as of static files
-                return Found(f"* {path}", app, (), False), parameters, False
+                return Found(f"* {path}", app, (), "guarded"), parameters, False
+            if not inner:  # as of static files
+                return Found(f"* {path}", app, (), "application"), parameters, False
             found, deeper, _ = self._search(inner, {**scope, **child}, path)
             return found, {**parameters, **deeper}, False
         return NOWHERE, {}, True
 
 
-def _found(route: Any, path: str) -> Found:
-    if hasattr(route, "methods"):
-        methods = ",".join(sorted(set(route.methods or ("*",)) - {"HEAD"})) or "HEAD"
-    else:
+def _found(route: Any, path: str, kind_of_scope: str) -> Found:
+    if kind_of_scope == "websocket":
         methods = "WS"
+    else:
+        named = set(getattr(route, "methods", None) or ("*",))
+        methods = ",".join(sorted(named - {"HEAD"})) or "HEAD"
     depends = tuple(dict.fromkeys(_limits_in(getattr(route, "dependant", None))))
-    return Found(f"{methods} {path}", getattr(route, "endpoint", route), depends, False)
+    endpoint = getattr(route, "endpoint", None)
+    kind: Any = "application" if endpoint is None else "endpoint"
+    return Found(f"{methods} {path}", endpoint, depends, kind)
+
+
+def _expanded(routes: Sequence[Any]) -> Iterable[Any]:
+    """Newer versions of FastAPI keep a router that was included as one route."""
+    expand = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
+    return routes if expand is None else expand(routes)
 
 
 def _limits_in(dependant: Any) -> Iterator[RateLimit]:

@@ -64,7 +64,8 @@ class Guard:
             return
         found, parameters = self._finder.find(scope)
         visit = scope[VISIT] = Visit(self, found, scope, parameters)
-        token = _guarded.set(True)
+        # what it cannot see it does not hold
+        token = _guarded.set(found.kind == "endpoint")
         try:
             limits = self._limits(found)
             if limits:
@@ -105,7 +106,7 @@ class Guard:
         return f"{found.name} {list(limit.quotas)!r}"  # of a dependency that was put in its place
 
     def _limits(self, found: Found) -> Sequence[RateLimit]:
-        if found.opaque or is_exempt(found.endpoint):
+        if found.kind == "guarded" or is_exempt(found.endpoint):
             return ()
         own = limits_on(found.endpoint)
         if own or found.depends or self.settings.default is None:

@@ -8,7 +8,7 @@ from .. import stores
 from ..base import OnStoreError, QuotasArgument, check_name
 from ..http import Answers, Headers
 from ..identity import Key, address, as_key
-from .finding import Expand, Finder
+from .finding import Finder
 from .guard import Guard, Settings
 from .limits import RateLimit
 from .refusing import RateLimitExceeded, answer
@@ -28,9 +28,8 @@ def install_guard(
     on_store_error: OnStoreError = "local",
     timeout: float = 0.5,
     refused: type[RateLimitExceeded] = RateLimitExceeded,
-    expand: Expand | None = None,
 ) -> None:
-    """See `sluicegate.starlette.install`. `refused` is what is raised; `expand`: see Finder."""
+    """See `sluicegate.starlette.install`. `refused` is what is raised."""
     router = app.router
     if isinstance(router.middleware_stack, Guard):
         raise RuntimeError("sluicegate is installed in this application already")
@@ -50,5 +49,5 @@ def install_guard(
         timeout=timeout,
         refused=refused,
     )
-    router.middleware_stack = Guard(router.middleware_stack, Finder(router, expand), settings)
+    router.middleware_stack = Guard(router.middleware_stack, Finder(router), settings)
     app.exception_handlers.setdefault(RateLimitExceeded, answer)

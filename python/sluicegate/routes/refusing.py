@@ -51,7 +51,8 @@ async def answer(connection: Any, error: Any) -> Response | None:
     if isinstance(connection, Request):
         return response
     websocket: WebSocket = connection
-    if DENIAL in (websocket.scope.get("extensions") or {}):
+    extensions = websocket.scope.get("extensions") or {}
+    if DENIAL in extensions and hasattr(websocket, "send_denial_response"):
         await websocket.send_denial_response(response)
     else:
         seconds = refusal.problem["retry_after"]
