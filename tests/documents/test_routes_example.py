@@ -21,11 +21,14 @@ pytestmark = pytest.mark.server
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-@pytest.fixture(params=["websockets", "wsproto"])
+@pytest.fixture(params=["uvicorn websockets", "uvicorn wsproto", "hypercorn"])
 def server(request: pytest.FixtureRequest) -> Iterator[serving.Server]:
+    kind, *protocol = request.param.split()
+    serve = getattr(serving, kind)
+    # the address is the connection's: uvicorn itself would believe X-Forwarded-For
+    options = ("--no-proxy-headers", "--ws", *protocol) if protocol else ()
     env = {"TRUSTED_PROXIES": "private"}
-    options = ("--ws", request.param, "--no-proxy-headers")
-    with serving.uvicorn("routes:app", *options, app_dir=EXAMPLES, env=env) as server:
+    with serve("routes:app", *options, app_dir=EXAMPLES, env=env) as server:
         yield server
         server.stop()
         assert "Traceback" not in server.log()

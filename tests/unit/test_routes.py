@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -642,6 +643,8 @@ async def test_what_is_raised_is_an_http_exception(store: MemoryStore) -> None:
     assert error.headers["Retry-After"] == "60"
     assert error.detail == "Rate limit exceeded (1 per minute); retry after 60 seconds"
     assert not error.decision
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is type(error) and copied.refusal == error.refusal
 
 
 async def test_a_handler_for_the_status_is_asked_too(store: MemoryStore) -> None:
