@@ -45,7 +45,13 @@ class Wire:
 
 async def test_a_client_is_its_address_or_unknown() -> None:
     limiter = FastAPIWebSocketLimiter(ONE)
-    for client, key in ((("10.0.0.1", 5), "10.0.0.1"), (None, "unknown")):
+    for client, key in (
+        (("10.0.0.1", 5), "10.0.0.1"),
+        (("::ffff:10.0.0.1", 5), "10.0.0.1"),
+        (("2001:db8::7", 5), "2001:db8::/64"),  # what one subscriber has to himself
+        (("testclient", 5), "testclient"),
+        (None, "unknown"),
+    ):
         wire = Wire(client=client)
         assert await limiter.connect(wire.websocket)
         assert limiter.limiter.get_client_connections(key) == 1
