@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,8 +52,12 @@ async def call(app: Any, path: str = "/", method: str = "GET", **scope: Any) -> 
     """Sends one request to an application, and returns its answer."""
     answer = Answer()
 
+    body = [{"type": "http.request", "body": b"", "more_body": False}]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if not body:
+            await asyncio.Event().wait()  # a client that stays
+        return body.pop()
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -72,3 +77,25 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     """An application that answers each request with "hello"."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def handshake(app: Any, path: str = "/", *, denial: bool = True, **scope: Any) -> list[Any]:
+    """Asks for a WebSocket, and goes when it is accepted: what the application sent."""
+    sent: list[Any] = []
+    events = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.disconnect", "code": 1000, "reason": ""},
+    ]
+
+    async def receive() -> Any:
+        return events.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    opening = {**http_scope(path, **scope), "type": "websocket", "subprotocols": []}
+    del opening["method"]
+    if denial:
+        opening["extensions"] = {"websocket.http.response": {}}
+    await app(opening, receive, send)
+    return sent

@@ -1,14 +1,32 @@
-"""The door of FastAPI and Starlette: their WebSockets under the limits of `websocket`."""
+"""The door of FastAPI: its WebSockets under the limits of `websocket` (Starlette's, too), and its
+routes under those of `routes`.
+
+    app = FastAPI()
+    install(app, store="redis://localhost", default="100/minute")
+
+    @app.get("/search")
+    @limit("5/minute")
+    async def search(q: str): ...
+
+    @app.get("/report", dependencies=[Depends(RateLimit("1/minute"))])
+    def report(): ...
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from . import _core
+from .base import OnStoreError, QuotasArgument
+from .http import Headers
+from .identity import Key
+from .identity.networks import grouping
+from .routes import RateLimit, exempt, limit
 from .stores import Store
 from .websocket.clients import UNKNOWN, client_of
 from .websocket.connection import LimitedConnection
@@ -22,13 +40,27 @@ from .websocket.violations import OnViolation, log
 from .websocket.words import whole_seconds
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from starlette.websockets import WebSocket
 
-__all__ = ["ConnectionRefused", "FastAPIWebSocketLimiter", "LimitedConnection"]
+    from .routes.refusing import RateLimitExceeded
+
+__all__ = [
+    "ConnectionRefused",
+    "FastAPIWebSocketLimiter",
+    "LimitedConnection",
+    "RateLimit",
+    "RateLimitExceeded",
+    "exempt",
+    "install",
+    "limit",
+]
 
 DENIAL = "websocket.http.response"  # the ASGI extension
 
 GetClientId = Callable[[Any], Any]
+
+_key_of = grouping()
 
 
 class FastAPIWebSocketLimiter:
@@ -257,10 +289,10 @@ async def _dropped(message: Any) -> None:
 
 
 def peer_address(websocket: WebSocket) -> str:
-    """The address at the other end of the connection; "unknown" where the server has none, as
-    on a Unix socket."""
+    """The address at the other end of the connection, of IPv6 its /64; "unknown" where the
+    server has none, as on a Unix socket."""
     client = websocket.client
-    return UNKNOWN if client is None or not client.host else client.host
+    return _key_of("" if client is None else client.host or "")
 
 
 def _is_accepted(websocket: WebSocket) -> bool:
@@ -276,3 +308,55 @@ def _need_starlette() -> None:
         raise ImportError(
             'FastAPIWebSocketLimiter needs FastAPI or Starlette: pip install "sluicegate[fastapi]"'
         ) from error
+
+
+# ---- routes
+
+
+def install(
+    app: FastAPI,
+    *,
+    store: Any = None,
+    key: str | Key | None = None,
+    headers: Headers | None = "ietf",
+    default: QuotasArgument | RateLimit | None = None,
+    jitter: float = 0.0,
+    name: str = "routes",
+    on_store_error: OnStoreError = "local",
+    timeout: float = 0.5,
+) -> None:
+    """Holds the limits of an application's routes, those to come too; before it serves.
+
+    See `sluicegate.starlette.install`. What is raised is a fastapi HTTPException here; the
+    description of the interface (OpenAPI) stays as it is.
+    """
+    from .routes.installing import install_guard
+
+    install_guard(
+        app,
+        store=store,
+        key=key,
+        headers=headers,
+        default=default,
+        jitter=jitter,
+        name=name,
+        on_store_error=on_store_error,
+        timeout=timeout,
+        refused=_refused(),
+    )
+
+
+@lru_cache(maxsize=1)
+def _refused() -> type[RateLimitExceeded]:
+    from fastapi import HTTPException
+
+    from .routes.refusing import RateLimitExceeded as Base
+
+    members = {"__doc__": Base.__doc__, "__module__": __name__}
+    return type("RateLimitExceeded", (Base, HTTPException), members)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RateLimitExceeded":
+        return _refused()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,11 +8,12 @@ has `Retry-After` in either, unless it is for good.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from math import ceil, isinf
 
-from ._core import Decision
+from ._core import Decision, Quota
 
-__all__ = ["decision_headers", "retry_after_seconds"]
+__all__ = ["decision_headers", "policy_name", "retry_after_seconds"]
 
 _INTEGER_MAX = 999_999_999_999_999  # of a structured field: 15 digits
 
@@ -41,46 +42,53 @@ def decision_headers(decision: Decision, style: str = "ietf") -> dict[str, str]:
     return headers
 
 
+def policy_name(quota: Quota) -> str:
+    """How the fields call it: its name, "default" where it has none. What is no printable ASCII
+    is percent-encoded, for a structured field's string holds no other."""
+    out = []
+    for character in quota.name or "default":
+        if " " <= character <= "~" and character != "%":
+            out.append(character)
+        else:
+            out.extend(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+    return "".join(out)
+
+
 def _ietf(decision: Decision) -> dict[str, str]:
     quota = decision.quota
     if quota is None:
         return {}
-    name = _string(quota.name or "default")
-    unit = ';qu="content-bytes"' if quota.name == "bytes" else ""
+    name, policy = _policy(quota)
     # t: when more is to be had; of a refusal that is when to come again
     wait = decision.reset_after if decision.allowed else decision.retry_after
     reset = "" if isinf(wait) else f";t={_integer(wait)}"
     return {
-        "RateLimit-Policy": f"{name};q={_integer(quota.limit)}{unit};w={_integer(quota.period)}",
+        "RateLimit-Policy": policy,
         "RateLimit": f"{name};r={_integer(decision.remaining)}{reset}",
     }
 
 
+@lru_cache(maxsize=1024)
+def _policy(quota: Quota) -> tuple[str, str]:
+    """Its name as a structured field writes it, and the policy."""
+    escaped = policy_name(quota).replace("\\", r"\\").replace('"', r"\"")
+    unit = ';qu="content-bytes"' if quota.name == "bytes" else ""
+    limits = f"q={_integer(quota.limit)}{unit};w={_integer(quota.period)}"
+    return f'"{escaped}"', f'"{escaped}";{limits}'
+
+
 def _x(decision: Decision) -> dict[str, str]:
-    if decision.quota is None:
+    quota = decision.quota
+    if quota is None:
         return {}
+    wait = quota.period if isinf(decision.reset_after) else decision.reset_after
     return {
         "X-RateLimit-Limit": str(decision.limit),
         "X-RateLimit-Remaining": str(decision.remaining),
         # seconds since the epoch, as most clients expect
-        "X-RateLimit-Reset": str(ceil(time.time() + decision.reset_after)),
+        "X-RateLimit-Reset": str(ceil(time.time() + wait)),
     }
 
 
 def _integer(value: float) -> int:
     return min(_INTEGER_MAX, ceil(value))
-
-
-def _string(text: str) -> str:
-    """A structured-field string holds printable ASCII; what is not is percent-encoded."""
-    out = []
-    for character in text:
-        if character in '"\\':
-            out.append("\\" + character)
-        elif character == "%":
-            out.append("%25")
-        elif " " <= character <= "~":
-            out.append(character)
-        else:
-            out.extend(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
-    return '"' + "".join(out) + '"'

@@ -18,6 +18,7 @@ from sluicegate import (
     RateLimitExceeded,
     WebSocketLimits,
 )
+from sluicegate.identity import address
 
 ONE = WebSocketLimits(max_concurrent_connections=1)
 
@@ -45,7 +46,13 @@ class Wire:
 
 async def test_a_client_is_its_address_or_unknown() -> None:
     limiter = FastAPIWebSocketLimiter(ONE)
-    for client, key in ((("10.0.0.1", 5), "10.0.0.1"), (None, "unknown")):
+    for client, key in (
+        (("10.0.0.1", 5), "10.0.0.1"),
+        (("::ffff:10.0.0.1", 5), "10.0.0.1"),
+        (("2001:db8::7", 5), "2001:db8::/64"),  # what one subscriber has to himself
+        (("testclient", 5), "testclient"),
+        (None, "unknown"),
+    ):
         wire = Wire(client=client)
         assert await limiter.connect(wire.websocket)
         assert limiter.limiter.get_client_connections(key) == 1
@@ -53,6 +60,15 @@ async def test_a_client_is_its_address_or_unknown() -> None:
         await limiter.disconnect(wire.websocket)
         await limiter.disconnect(wire.websocket)
         assert await limiter.limiter.count(key) == 0
+
+
+async def test_a_client_behind_a_proxy() -> None:
+    limiter = FastAPIWebSocketLimiter(ONE, get_client_id=address("private"))
+    wire = Wire()
+    wire.websocket.scope["headers"].append((b"x-forwarded-for", b"9.9.9.9, 198.51.100.7"))
+    assert await limiter.connect(wire.websocket)
+    assert limiter.limiter.get_client_connections("198.51.100.7") == 1
+    await limiter.disconnect(wire.websocket)
 
 
 async def test_get_client_id_may_be_async() -> None:

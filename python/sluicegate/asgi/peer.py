@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Network
-
-from .auths.ip import address_of
+from ..identity import address
 from .types import Scope
 
 __all__ = ["by_peer"]
 
+_address = address()
+
 
 async def by_peer(scope: Scope) -> tuple[str, str]:
-    """The peer's address, of the group "default". IPv6 counts by /64, which one host has to
-    itself; a peer that is no address is its own, and where there is none it is "unknown".
-    Headers say nothing."""
-    client = scope.get("client")
-    host = str(client[0]) if client and client[0] else "unknown"
-    address = address_of(host.partition("%")[0])
-    if address is None:
-        return host, "default"
-    if address.version == 6:
-        return str(IPv6Network((int(address), 64), strict=False)), "default"
-    return str(address), "default"
+    """The peer's address, of the group "default". Headers say nothing."""
+    return _address(scope), "default"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from inspect import isawaitable
-from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from quart import has_websocket_context, request, websocket
 
+from ..identity.networks import grouping
 from ..websocket.words import client_key
 
 __all__ = ["KeyFunction", "address_key", "as_text", "key_from", "remote_addr_key"]
 
 KeyFunction = Callable[[], Awaitable[str] | str]
 
-_IPV6_PREFIX = 64  # what one subscriber is given: all of it is one client
+_key_of = grouping()
 
 
 async def remote_addr_key() -> str:
@@ -27,20 +26,9 @@ async def remote_addr_key() -> str:
     return address_key((websocket if has_websocket_context() else request).remote_addr)
 
 
-@lru_cache(maxsize=4096)
 def address_key(peer: str | None) -> str:
     """The key of a peer; one that is no address, as on a Unix socket, is its own key."""
-    if peer is None:
-        return "unknown"
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return peer
-    if not isinstance(address, IPv6Address):
-        return peer
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Network((int(address), _IPV6_PREFIX), strict=False))
+    return _key_of(peer or "")
 
 
 async def key_from(function: KeyFunction) -> str:
