@@ -1,4 +1,4 @@
-"""Who a request is from where no authenticate function says."""
+"""Who a request is from where nobody says: the address at the other end."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from ipaddress import IPv6Network
 from .auths.ip import address_of
 from .types import Scope
 
-__all__ = ["by_peer"]
+__all__ = ["peer_address"]
 
 
-async def by_peer(scope: Scope) -> tuple[str, str]:
-    """The peer's address, of the group "default". IPv6 counts by /64, which one host has to
-    itself; a peer that is no address is its own, and where there is none it is "unknown".
-    Headers say nothing."""
+def peer_address(scope: Scope) -> str:
+    """The peer's address. IPv6 counts by /64, which one host has to itself; a peer that is no
+    address is its own, and where there is none it is "unknown". Headers say nothing."""
     client = scope.get("client")
     host = str(client[0]) if client and client[0] else "unknown"
     address = address_of(host.partition("%")[0])
     if address is None:
-        return host, "default"
+        return host
     if address.version == 6:
-        return str(IPv6Network((int(address), 64), strict=False)), "default"
-    return str(address), "default"
+        return str(IPv6Network((int(address), 64), strict=False))
+    return str(address)
