@@ -90,7 +90,11 @@ class LimitedWebSocket:
                 await self._send(message)
             elif self._told:
                 raise ClosedByLimitsError("the limits have closed this WebSocket")
-            return  # until it is told, its answers are lost as on the wire
+            else:
+                # Until it is told, its answers are lost as on the wire; and one that does
+                # nothing but send must let its other task hear of it.
+                await asyncio.sleep(0)
+            return
         if self._closed is not None:
             return
         if kind == "websocket.accept":
