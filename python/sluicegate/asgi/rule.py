@@ -125,7 +125,7 @@ class Rule:
     @property
     def unlimited(self) -> bool:
         """Whether it limits nothing."""
-        return not self.limits() and self.plain
+        return not (self.counts or self.of_messages or self.concurrent is not None)
 
     @property
     def plain(self) -> bool:
@@ -139,6 +139,11 @@ class Rule:
             and not self.of_messages
             and self.requests is self.connections is None
         )
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts requests or handshakes."""
+        return bool(self.limits()) or not (self.requests is self.connections is None)
 
     @property
     def of_messages(self) -> bool:
@@ -204,7 +209,7 @@ class Rule:
             raise ValueError(f"block_time is at most ten years, not {length}")
         if not block_time:
             return
-        if not self.limits() and self.requests is self.connections is None:
+        if not self.counts:
             raise ValueError("block_time does nothing in a rule without a limit of requests")
         if self.shadow:
             raise ValueError("block_time does nothing in a shadow rule")
@@ -224,12 +229,11 @@ class Rule:
                     )
         if self.notify is not None and self.on_excess != "notify":
             raise ValueError("notify makes the message of on_excess='notify'")
-        counts = bool(self.limits()) or not (self.requests is self.connections is None)
-        if self.count_when is not None and not counts:
+        if self.count_when is not None and not self.counts:
             raise ValueError("count_when does nothing in a rule without a limit of requests")
-        if self.cost is not None and not counts and self.messages is None:
+        if self.cost is not None and not self.counts and self.messages is None:
             raise ValueError("cost does nothing in a rule without a rate that it could be of")
-        if self.shadow and not counts and not self.of_messages and self.concurrent is None:
+        if self.shadow and self.unlimited:
             raise ValueError("shadow does nothing in a rule without a limit")
 
 
