@@ -13,7 +13,7 @@ from .entry import Entry
 from .guard import Excessive, Guard, decide
 from .types import Message, Receive, Send
 
-__all__ = ["LimitedWebSocket", "ClosedByLimitsError"]
+__all__ = ["ClosedByLimitsError", "LimitedWebSocket"]
 
 _numbers = count()
 

@@ -44,7 +44,7 @@ def check_socketio(app: Any, patterns: Patterns) -> None:
     """ValueError where messages= or bytes= is of Socket.IO's connections."""
     for prefix in _socketio_prefixes(app, "", _DEEP):
         for matches, text, rules in patterns:
-            if not matches(prefix):
+            if not matches(prefix) and not matches(prefix.rstrip("/")):
                 continue
             for held in rules.websocket:
                 for what in ("messages", "bytes"):
