@@ -126,6 +126,8 @@ class Dialog:
     async def send(self, message: dict[str, Any]) -> None:
         await asyncio.sleep(0)
         await self._sent.put(message)
+        if message["type"] == "websocket.close":
+            self.leave(message.get("code", 1000))
 
     def put(self, *messages: Any) -> None:
         """What the client sends: texts, bytes, or messages of ASGI."""

@@ -31,6 +31,7 @@ RULES = {
     r"^/ws/close": [
         Rule(messages="5/minute", bytes="1KB/minute", max_message_size=600, concurrent=3)
     ],
+    r"^/ws/exact": [Rule(messages="5/minute", on_excess="drop")],
     r"^/ws/drop": [Rule(messages="5/second", on_excess="drop", max_refusals="20/minute")],
     r"^/ws/notify": [Rule(messages="5/minute", on_excess="notify")],
     r"^/ws/delay": [Rule(messages="4/second", on_excess="delay", concurrent=3)],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import httpx
 import pytest
 import socketio
@@ -126,13 +127,14 @@ async def closed(websocket: ClientConnection) -> tuple[int | None, str]:
 
 
 async def echoes(websocket: ClientConnection, count: int) -> int:
-    """How many of that many messages come back before it is closed."""
+    """How many of that many messages come back."""
+    for n in range(count):
+        await websocket.send(str(n))
     found = 0
-    with suppress(ConnectionClosed):
-        for n in range(count):
-            await websocket.send(str(n))
-        for _ in range(count):
-            found += (await answer(websocket)).isdigit()
+    with suppress(asyncio.TimeoutError):
+        while True:
+            assert (await asyncio.wait_for(websocket.recv(), 0.5)).isdigit()
+            found += 1
     return found
 
 
@@ -143,7 +145,7 @@ async def test_what_is_admitted_is_exact(behind: Served, user: str) -> None:
     """Of six connections, by two users, five messages a user."""
     async with AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(behind.client("close", f"{user}-{n % 2}"))
+            await stack.enter_async_context(behind.client("exact", f"{user}-{n % 2}"))
             for n in range(6)
         ]
         counts = await asyncio.gather(*(echoes(one, 9) for one in clients))
@@ -194,6 +196,8 @@ async def test_notify_says_so_once(behind: Served, user: str) -> None:
         for n in range(9):
             await websocket.send(str(n))
         answers = [await answer(websocket) for _ in range(6)]
+        # Quart reads ahead of its handler: there the notice comes before the last echoes
+        answers.sort(key=len)
         assert answers[:5] == list("01234")
         assert json.loads(answers[5]) == {
             "error": "rate_limited",
@@ -210,8 +214,8 @@ async def test_notify_says_so_once(behind: Served, user: str) -> None:
 
 async def test_a_handshake_over_the_rate_is_refused(behind: Served, user: str) -> None:
     for _ in range(2):
-        async with behind.client("rate", user) as websocket:
-            assert await echoes(websocket, 1) == 1
+        async with behind.client("rate", user):
+            pass
     with pytest.raises(InvalidStatus) as refused:
         async with behind.client("rate", user):
             pass
@@ -378,7 +382,8 @@ def frames(received: bytearray) -> tuple[int, bool]:
 async def test_in_front_of_socketio(user: str) -> None:
     with served("websockets-sansio", "socketio") as server:
         url = f"{server.http}?user={user}"
-        clients = [socketio.AsyncClient(reconnection=False) for _ in range(5)]
+        http = aiohttp.ClientSession()
+        clients = [socketio.AsyncClient(reconnection=False, http_session=http) for _ in range(5)]
         try:
             accepted = []
             for client in clients:
@@ -401,6 +406,7 @@ async def test_in_front_of_socketio(user: str) -> None:
         finally:
             for client in clients:
                 await client.shutdown()
+            await http.close()
 
 
 async def gone(client: socketio.AsyncClient) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from .. import _core
 from .entry import Entry
 from .guard import Excessive, Guard, decide
-from .types import Message, Receive, Send
+from .handshake import read_out
+from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["ClosedByLimitsError", "LimitedWebSocket"]
 
@@ -110,15 +111,30 @@ class LimitedWebSocket:
             return
         await self._send(message)
 
-    def over(self) -> None:
-        """The application has returned, or raised."""
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Runs the application on it, to its end."""
+        try:
+            await app(scope, self.receive, self.send)
+        except Exception:
+            await self._finish()
+            raise
+        else:
+            await self._finish()
+        finally:
+            self._over()
+
+    # ---- inside
+
+    async def _finish(self) -> None:
+        if self._closed is not None:
+            await read_out(self._next)
+
+    def _over(self) -> None:
         self._entry.close()
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.add_done_callback(_seen)
             ahead.cancel()
-
-    # ---- inside
 
     async def _next(self) -> Message:
         ahead = self._ahead

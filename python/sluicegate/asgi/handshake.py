@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["DENIAL", "deny", "turn_away"]
+__all__ = ["DENIAL", "deny", "read_out", "turn_away"]
 
 DENIAL = "websocket.http.response"  # the ASGI extension
+READ_OUT = 5.0  # seconds that a client has to answer a close
 
 
 async def turn_away(scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
@@ -26,7 +29,21 @@ async def turn_away(scope: Scope, receive: Receive, send: Send, code: int, reaso
         await send(accept)
         await send({"type": "websocket.close", "code": code, "reason": reason})
     except OSError:
-        pass  # gone meanwhile
+        return  # gone meanwhile
+    await read_out(receive)
+
+
+async def read_out(receive: Receive) -> None:
+    """After a close: reads what comes in until the disconnect, and leaves it. A server that waits
+    for its application (hypercorn) would else never come to the client's answer, and keep the
+    connection."""
+
+    async def read() -> None:
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    with suppress(Exception):  # a timeout, or what the server raises: it is over either way
+        await asyncio.wait_for(read(), READ_OUT)
 
 
 async def deny(

@@ -122,11 +122,7 @@ class RateLimitMiddleware:
                 check_delay(receive)
             limited = entry.holds or any(one.counting.rule.of_messages for one in entry.rules)
             if limited:
-                socket = LimitedWebSocket(entry, receive, send)
-                try:
-                    await self.app(scope, socket.receive, socket.send)
-                finally:
-                    socket.over()
+                await LimitedWebSocket(entry, receive, send).run(self.app, scope)
                 return
         finally:
             entry.close()
