@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from contextlib import AsyncExitStack, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,6 +224,47 @@ async def test_an_application_that_nobody_runs_on() -> None:
     gc.collect()
     assert door.taken() == 0
     assert await door.enters()
+
+
+@pytest.mark.parametrize("messages", [0, 5, 63])
+async def test_a_send_that_waits_for_a_receive(
+    monkeypatch: pytest.MonkeyPatch, messages: int
+) -> None:
+    """As hypercorn's: its queue is full, so that a send to a client that has gone waits until
+    the application has received; and that one waits for the send."""
+    monkeypatch.setitem(sys.modules, "hypercorn", SimpleNamespace())
+    monkeypatch.setattr("sluicegate.asgi.connection.PATIENCE", 0.01)
+    got: list[str] = []
+
+    class Stuck(Dialog):
+        stuck = False
+
+        async def send(self, message: dict[str, Any]) -> None:
+            await super().send(message)
+            while self.stuck and self._incoming:
+                await asyncio.sleep(0.001)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def noted() -> Any:
+            message = await receive()
+            got.append(message.get("text", message["type"]))
+            return message
+
+        await echo(scope, noted, send)
+        assert door.taken() == 0
+
+    door = Door(Rule(concurrent=1, messages="9999/second"), app=app)
+    client = Stuck(door.app)
+    async with client:
+        client.stuck = True
+        client.put("first", *(str(n) for n in range(messages)))
+        client.leave()
+        await client.over()
+    assert got == [
+        "websocket.connect", "first", *(str(n) for n in range(messages)), "websocket.disconnect",
+    ]  # fmt: skip
+    await turns()
+    assert len(asyncio.all_tasks()) == 1
 
 
 class Fails(Exception):

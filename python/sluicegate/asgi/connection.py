@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from collections import deque
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -15,6 +17,9 @@ from .handshake import read_out
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["ClosedByLimitsError", "LimitedWebSocket"]
+
+PATIENCE = 1.0  # seconds that a send may take on a server where it may wait for a receive
+READ_ON = 64  # messages that are read to end that
 
 _numbers = count()
 
@@ -38,7 +43,11 @@ class LimitedWebSocket:
         "_held",
         "_hit",
         "_name",
+        "_patient",
+        "_read",
+        "_reader",
         "_receive",
+        "_receiving",
         "_refused",
         "_send",
         "_told",
@@ -61,10 +70,23 @@ class LimitedWebSocket:
         self._ahead: asyncio.Task[Message] | None = None  # read while one is delayed
         self._closed: Message | None = None  # the disconnect that a close of the limits makes
         self._told = False  # the application has received it
+        # hypercorn tells of a disconnect through a queue with a bound: where that is full, a send
+        # to a client that has gone waits for the application to receive, which waits for the send
+        self._patient = "hypercorn" in sys.modules
+        self._receiving = False
+        self._read: deque[Message] = deque()  # read while a send took too long
+        self._reader: asyncio.Task[None] | None = None
 
     # ---- what the application is given
 
     async def receive(self) -> Message:
+        self._receiving = True
+        try:
+            return await self._admitted()
+        finally:
+            self._receiving = False
+
+    async def _admitted(self) -> Message:
         while True:
             message = self._held
             if message is None:
@@ -88,7 +110,10 @@ class LimitedWebSocket:
         kind = message["type"]
         if kind == "websocket.send":
             if self._closed is None:
-                await self._send(message)
+                if self._patient:
+                    await self._send_or_read(message)
+                else:
+                    await self._send(message)
             elif self._told:
                 raise ClosedByLimitsError("the limits have closed this WebSocket")
             else:
@@ -131,18 +156,47 @@ class LimitedWebSocket:
 
     def _over(self) -> None:
         self._entry.close()
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead.add_done_callback(_seen)
-            ahead.cancel()
+        for task in (self._ahead, self._reader):
+            if task is not None:
+                task.add_done_callback(_seen)
+                task.cancel()
+        self._ahead = self._reader = None
 
     async def _next(self) -> Message:
         ahead = self._ahead
         if ahead is None:
-            return await self._receive()
+            return await self._take()
         await asyncio.wait((ahead,))  # which a cancellation leaves as it is
         self._ahead = None
         return ahead.result()
+
+    async def _take(self) -> Message:
+        reader = self._reader
+        if reader is not None:
+            reader.cancel()
+            await asyncio.wait((reader,))
+            self._reader = None
+        return self._read.popleft() if self._read else await self._receive()
+
+    async def _send_or_read(self, message: Message) -> None:
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self._read_on)
+        try:
+            await self._send(message)
+        finally:
+            timer.cancel()
+
+    def _read_on(self) -> None:
+        if self._reader is None and not self._receiving:
+            self._reader = asyncio.ensure_future(self._read_until_gone())
+            self._reader.add_done_callback(_seen)
+
+    async def _read_until_gone(self) -> None:
+        while len(self._read) < READ_ON:
+            message = await self._receive()
+            self._read.append(message)
+            if message["type"] == "websocket.disconnect":
+                self._entry.close()
+                return
 
     async def _admit(self, message: Message) -> bool:
         """Whether the application gets it, if need be after a while."""
@@ -198,7 +252,7 @@ class LimitedWebSocket:
         sleeper = asyncio.ensure_future(store.sleep(seconds))
         try:
             if self._ahead is None:
-                self._ahead = asyncio.ensure_future(self._receive())
+                self._ahead = asyncio.ensure_future(self._take())
             await asyncio.wait((sleeper, self._ahead), return_when=asyncio.FIRST_COMPLETED)
             if _is_over(self._ahead):
                 return False
@@ -234,7 +288,7 @@ def _is_over(received: asyncio.Task[Message]) -> bool:
     return bool(received.result()["type"] == "websocket.disconnect")
 
 
-def _seen(task: asyncio.Task[Message]) -> None:
+def _seen(task: asyncio.Task[Any]) -> None:
     """What it raised is nobody's any more."""
     if not task.cancelled():
         task.exception()
