@@ -118,6 +118,28 @@ async def test_a_client_that_has_gone_meanwhile(refuse: Any) -> None:
         await door.app(client.scope, client.receive, gone)
 
 
+@pytest.mark.parametrize("messages", [[], ["a", "b"]])
+async def test_a_server_that_sends_no_code_of_the_protocol(messages: list[str]) -> None:
+    """As daphne."""
+
+    class Particular(Dialog):
+        async def send(self, message: dict[str, Any]) -> None:
+            if message["type"] == "websocket.close" and message["code"] < 3000:
+                raise Exception("invalid close code")
+            await super().send(message)
+
+    door = Door(Rule(connections="1/minute", refuse="close"), Rule(key="ip", messages="1/minute"))
+    if not messages:
+        async with door.client():
+            pass
+    async with Particular(door.app) as client:
+        client.put(*messages)
+        await turns()
+        sent = client.sent()
+    assert sent[-1]["code"] == 4008
+    assert sent[-1]["reason"] == "Rate limit exceeded; retry after 60"
+
+
 async def test_the_rule_that_refuses_says_how() -> None:
     door = Door(
         Rule(connections="1/minute", refuse="close"), Rule(key="app", connections="3/minute")

@@ -13,7 +13,7 @@ from typing import Any
 from .. import _core
 from .entry import Entry
 from .guard import Excessive, Guard, decide
-from .handshake import read_out
+from .handshake import read_out, send_close
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["ClosedByLimitsError", "LimitedWebSocket"]
@@ -241,8 +241,7 @@ class LimitedWebSocket:
         self._closed = {"type": "websocket.disconnect", "code": code, "reason": reason}
         self._held = None
         try:
-            with suppress(OSError):
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            await send_close(self._send, code, reason)
         finally:
             self._entry.close()
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from .types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["DENIAL", "deny", "read_out", "turn_away"]
+__all__ = ["DENIAL", "deny", "read_out", "send_close", "turn_away"]
 
 DENIAL = "websocket.http.response"  # the ASGI extension
+PRIVATE = 3000  # added to a code of RFC 6455, one of those that are free for all
 READ_OUT = 5.0  # seconds that a client has to answer a close
 
 
@@ -27,10 +28,24 @@ async def turn_away(scope: Scope, receive: Receive, send: Send, code: int, reaso
     }
     try:
         await send(accept)
-        await send({"type": "websocket.close", "code": code, "reason": reason})
     except OSError:
         return  # gone meanwhile
+    await send_close(send, code, reason)
     await read_out(receive)
+
+
+async def send_close(send: Send, code: int, reason: str) -> None:
+    """Closes what is accepted; that the client has gone meanwhile is no error.
+
+    Daphne sends no 1008 or 1009, but raises: there it is 4008 or 4009, which any server may send.
+    """
+    with suppress(OSError):
+        try:
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+        except OSError:
+            raise
+        except Exception:
+            await send({"type": "websocket.close", "code": code + PRIVATE, "reason": reason})
 
 
 async def read_out(receive: Receive) -> None:
