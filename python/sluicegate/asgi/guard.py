@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -35,7 +36,12 @@ class Guard:
         # where nothing of a message needs to be known; else None
         self.hit: Callable[[], Awaitable[_core.Decision]] | None = None
         if self.limiter is not None and not self.sized and self._cost is None:
-            self.hit = self.limiter.bind(self._key).hit
+            # a prepared key is for state in this process
+            self.hit = (
+                self.limiter.bind(self._key).hit
+                if self.limiter.server is None
+                else partial(self.limiter.hit, self._key)
+            )
 
     async def charge(self, message: Message, size: int) -> tuple[Limiter, str, _core.Cost] | None:
         """What a message is charged to; None where its size alone is limited."""
