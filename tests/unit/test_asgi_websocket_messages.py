@@ -163,6 +163,23 @@ async def test_after_a_close_the_application_is_told_and_its_answers_are_lost() 
     assert told == [disconnect, disconnect]
 
 
+async def test_after_a_close_what_still_comes_is_read_out() -> None:
+    """A server that waits for its application would not come to the client's answer else."""
+
+    class Waiting(Dialog):
+        def leave(self, code: int = 1000) -> None:
+            if "more" not in self.scope:  # the answer is behind these
+                self.scope["more"] = True
+                self.put(*(str(n) for n in range(100)))
+            super().leave(code)
+
+    door = Door(Rule(messages="1/minute"))
+    async with Waiting(door.app) as client:
+        client.put("a", "b")
+        await client.over()
+        assert client.taken == 1 + 2 + 100 + 1
+
+
 # ---- notify
 
 

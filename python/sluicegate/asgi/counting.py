@@ -44,6 +44,7 @@ class Counting:
         "refusals",
         "requests",
         "rule",
+        "simple",
         "where",
     )
 
@@ -85,6 +86,8 @@ class Counting:
                 backend.on_store_error or policy,
             )
         )
+        # whether it only counts, and at once
+        self.simple = self.places is None and rule.count_when is None and not rule.shadow
         # of connections, not of users: never shared, so it has no name
         refusals = rule.quotas("max_refusals")
         memory = backend.store if isinstance(backend.store, MemoryStore) else MemoryStore()
@@ -113,8 +116,12 @@ class Counting:
         return found
 
     def block(self, who: str) -> Charge | None:
-        """What refuses whom the backend blocks, and charges nothing."""
-        return None if self._blocked is None else (self._blocked, self._block_key(who), 0)
+        """What refuses whom the backend blocks, and charges nothing; None where it blocks nobody
+        at all."""
+        blocked = self._blocked
+        if blocked is None or (blocked.server is None and not blocked.table.keys):
+            return None
+        return blocked, self._block_key(who), 0
 
     def refuses(self, quota: _core.Quota | None) -> bool:
         """Whether that is a quota of its requests."""

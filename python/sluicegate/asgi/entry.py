@@ -51,7 +51,7 @@ class _Open(NamedTuple):
 class Entry:
     """What is decided when it begins, and settled when it is answered or over.
 
-    Nothing of it waits to be told: whatever is raised, wherever, `close` gives all back.
+    Whatever is raised, wherever: `close`, which its user calls at last, gives all back.
     """
 
     __slots__ = ("_handshake", "_open", "_slots", "decision", "rules")
@@ -91,15 +91,30 @@ class Entry:
         `for_now`: more is decided later, which may refuse; `confirm` ends that.
         """
         self.rules.extend(rules)
-        try:
-            refused = await self._admit(rules, for_now)
-        except BaseException:
-            self.close()
-            raise
+        refused = await self._admit(rules, for_now)
         if refused is not None:
             self._free()
             await self._settle_all(0)
         return refused
+
+    async def admit_one(self, one: Applied) -> Refused | None:
+        """The same for the usual case: one rule, that only counts."""
+        self.rules.append(one)
+        charges = self._charges(one)
+        block = one.counting.block(one.who)
+        if block is not None:
+            charges.append(block)
+        if not charges:
+            return None
+        if len(charges) == 1:
+            limiter, key, cost = charges[0]
+            decision = await limiter.hit(key, cost)
+        else:
+            decision = await Limiter.hit_all(*charges)
+        if not decision.allowed:
+            return await _refused(decision, (one,))
+        self.decision = decision
+        return None
 
     async def confirm(self) -> None:
         """What was charged for now stays charged."""

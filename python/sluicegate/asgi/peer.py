@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Network
 
 from .auths.ip import address_of
@@ -14,7 +15,11 @@ def peer_address(scope: Scope) -> str:
     """The peer's address. IPv6 counts by /64, which one host has to itself; a peer that is no
     address is its own, and where there is none it is "unknown". Headers say nothing."""
     client = scope.get("client")
-    host = str(client[0]) if client and client[0] else "unknown"
+    return _of(str(client[0])) if client and client[0] else "unknown"
+
+
+@lru_cache(maxsize=4096)
+def _of(host: str) -> str:
     address = address_of(host.partition("%")[0])
     if address is None:
         return host

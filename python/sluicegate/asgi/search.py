@@ -114,7 +114,11 @@ class Search:
         rules = await self._applied(scope, entry, first, who)
         if not rules:  # whom no rule limits
             return None
-        refused: Refused | None = await entry.admit(rules, for_now=for_now)
+        refused: Refused | None
+        if len(rules) == 1 and rules[0].counting.simple and not for_now and not entry.rules:
+            refused = await entry.admit_one(rules[0])
+        else:
+            refused = await entry.admit(rules, for_now=for_now)
         if refused is None:
             return None
         return Outcome(refused.seconds, refused.by.counting.rule.refuse, refused.decision)
