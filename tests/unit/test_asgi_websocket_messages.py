@@ -432,6 +432,30 @@ async def test_a_message_may_cost_more(asynchronous: bool) -> None:
         assert await client.texts() == ["search a", "x", "free", "y", "free"]
 
 
+# ---- many
+
+
+@pytest.mark.parametrize("on_excess", ["drop", "notify", "close"])
+async def test_a_flood_leaves_the_loop_to_others(on_excess: Any) -> None:
+    door = Door(Rule(messages="5/minute", on_excess=on_excess))
+    turned = 0
+
+    async def tick() -> None:
+        nonlocal turned
+        while True:
+            turned += 1
+            await asyncio.sleep(0)
+
+    async with door.client() as client:
+        ticking = asyncio.ensure_future(tick())
+        client.put(*["x"] * 5000)
+        client.leave()
+        await client.over()
+        ticking.cancel()
+    assert turned > 4500
+    assert len(client.sent()) in (5, 6)
+
+
 # ---- several rules
 
 

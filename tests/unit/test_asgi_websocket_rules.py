@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from calling import Answer, Dialog, call, echo, hello
+from calling import Answer, Dialog, call, echo, hello, turns
 from sluicegate import MemoryStore, Quota
 from sluicegate.asgi import (
     BaseBackend,
@@ -518,6 +518,36 @@ async def test_a_backend_of_ones_own_has_the_rules_of_its_source() -> None:
             Door([rule], backend=Mine())
     with pytest.raises(TypeError, match="headers need a store"):
         Door([Rule(minute=1)], backend=Mine(), headers="x")
+
+
+async def test_other_rules_from_the_next_request_on() -> None:
+    rate = "{}/minute using fixed-window"
+    door = Door([Rule(requests=rate.format(2)), Rule(messages="1/minute", key="ip")])
+    assert await door.passes(2) == 2
+    async with door.dial(user="eve") as client:
+        door.app.use({"": [Rule(requests=rate.format(3))]})
+        client.put("a", "b")
+        await turns()
+        assert client.sent()[-1]["code"] == 1008  # by the rules that it began with
+        client.leave()
+    assert await door.passes(2) == 1  # what was counted still counts
+    with pytest.raises(ValueError, match="no regular expression"):
+        door.app.use({"(": []})
+    with pytest.raises(TypeError):
+        door.app.use([Rule()])
+    assert await door.passes(1, user="bob") == 1
+
+
+async def test_a_shadow_over_a_store_that_fails_holds_nothing_back() -> None:
+    store = MemoryStore(max_keys=16, on_full="raise", clock=Clock())
+    shadow = Rule(requests="2/minute", messages="5/minute", concurrent=1, shadow=True)
+    door = Door([shadow], backend=store)
+    for n in range(200):
+        assert await door.passes(1, user=f"user{n}") == 1
+        async with door.dial(user=f"other{n}") as client:
+            client.put("a")
+            await turns()
+            assert [one["text"] for one in client.sent()] == ["a"]
 
 
 async def test_two_middlewares_of_a_store_share_what_they_count() -> None:

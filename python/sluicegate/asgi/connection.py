@@ -105,6 +105,8 @@ class LimitedWebSocket:
             self._refused = False
             if admitted:
                 return message
+            # a flood of what is refused leaves the loop to others
+            await asyncio.sleep(0)
 
     async def send(self, message: Message) -> None:
         kind = message["type"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple
 
@@ -74,16 +75,20 @@ class Entry:
         """Charges shadow rules, each apart."""
         for one in rules:
             self.rules.append(one)
-            counting = one.counting
-            if counting.places is not None:
-                slot = await counting.places.take(counting.where.key(one.who, one.path))
-                if slot is not None and slot is not FREE:
-                    self._slots.append(slot)
-            for charge in self._charges(one):
-                if counting.rule.count_when is None:
-                    await charge[0].hit(charge[1], charge[2])
-                else:
-                    await self._reserve(charge, counting.rule.count_when)
+            with suppress(StoreError):
+                await self._watch(one)
+
+    async def _watch(self, one: Applied) -> None:
+        counting = one.counting
+        if counting.places is not None:
+            slot = await counting.places.take(counting.where.key(one.who, one.path))
+            if slot is not None and slot is not FREE:
+                self._slots.append(slot)
+        for charge in self._charges(one):
+            if counting.rule.count_when is None:
+                await charge[0].hit(charge[1], charge[2])
+            else:
+                await self._reserve(charge, counting.rule.count_when)
 
     async def admit(self, rules: Sequence[Applied], *, for_now: bool = False) -> Refused | None:
         """Decides the rules as one: all of them admit it, or nothing is charged.

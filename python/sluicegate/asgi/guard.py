@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
 from .. import _core
+from ..errors import StoreError
 from ..limiter import Limiter
 from ..websocket.excess import Excess, Peer
 from ..websocket.sizes import size_of
@@ -57,7 +59,8 @@ class Guard:
         charge = await self.charge(message, size)
         if charge is not None:
             limiter, key, cost = charge
-            await limiter.hit(key, cost)
+            with suppress(StoreError):
+                await limiter.hit(key, cost)
 
     def refuses(self, decision: _core.Decision) -> bool:
         """Whether it is one of its quotas that refuses."""

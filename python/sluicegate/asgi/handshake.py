@@ -54,8 +54,10 @@ async def read_out(receive: Receive) -> None:
     connection."""
 
     async def read() -> None:
-        while (await receive())["type"] != "websocket.disconnect":
-            pass
+        message = await receive()
+        while message["type"] != "websocket.disconnect":
+            await asyncio.sleep(0)  # a flood leaves the loop to others
+            message = await receive()
 
     with suppress(Exception):  # a timeout, or what the server raises: it is over either way
         await asyncio.wait_for(read(), READ_OUT)

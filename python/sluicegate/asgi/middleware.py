@@ -75,12 +75,22 @@ class RateLimitMiddleware:
         self.on_blocked: OnBlocked = on_blocked or too_many_requests
         self.headers = headers
         self._auth_error = auth_error_handler(on_auth_error)
-        self._patterns = compiled(config, self.backend)
         if headers is not None and not isinstance(self.backend, StoreBackend):
             raise TypeError("headers need a store, or its URL, for backend=")
-        check_socketio(app, self._patterns)
+        self._address = address or peer_address
+        self.use(config)
+
+    def use(self, config: Config) -> None:
+        """Takes other rules from the next request on. What was counted still counts, and
+        WebSockets that are open keep the rules that they began with.
+
+        ValueError or TypeError for what is no configuration; then all stays as it was.
+        """
+        patterns = compiled(config, self.backend)
+        check_socketio(self.app, patterns)
+        self._patterns = patterns
         self._search = Search(
-            self._patterns, authenticate, address or peer_address, simply=headers is None
+            patterns, self.authenticate, self._address, simply=self.headers is None
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
