@@ -15,7 +15,7 @@ from ..limiter import Limiter
 from ..reservation import Reservation
 from .counting import FREE, Charge, Counting
 
-__all__ = ["Applied", "Entry", "Refused"]
+__all__ = ["Applied", "Entry", "Refused", "refusal_of"]
 
 RESERVED = 600.0  # seconds after which what a request has reserved is charged for good
 
@@ -117,7 +117,7 @@ class Entry:
         else:
             decision = await Limiter.hit_all(*charges)
         if not decision.allowed:
-            return await _refused(decision, (one,))
+            return await refusal_of(decision, (one,))
         self.decision = decision
         return None
 
@@ -163,11 +163,11 @@ class Entry:
             for charge in charges:
                 decision = await self._reserve(charge, rule.count_when)
                 if not decision.allowed:
-                    return await _refused(decision, rules)
+                    return await refusal_of(decision, rules)
         if at_once:
             decision = await Limiter.hit_all(*at_once)
             if not decision.allowed:
-                return await _refused(decision, rules)
+                return await refusal_of(decision, rules)
             self._bind(decision)
         return None
 
@@ -220,7 +220,8 @@ class Entry:
             await _settled(self._open.pop().reservation._settle(actual))
 
 
-async def _refused(decision: _core.Decision, rules: Sequence[Applied]) -> Refused:
+async def refusal_of(decision: _core.Decision, rules: Sequence[Applied]) -> Refused:
+    """What a decision of these rules comes to, who is refused blocked where a rule says so."""
     by = next((one for one in rules if one.counting.refuses(decision.quota)), rules[0])
     return Refused(decision, by, await by.counting.block_refused(by.who, decision))
 

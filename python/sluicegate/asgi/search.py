@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from .. import _core
-from .entry import Applied, Entry, Refused
+from ..limiter import Limiter
+from .counting import Counting
+from .entry import Applied, Entry, Refused, refusal_of
 from .keys import USERS, key_of
 from .matching import EVERYBODY, Held, Patterns, chosen
 from .types import Scope
 
 __all__ = ["Outcome", "Search", "Unknown"]
+
+DEFAULT = "default"  # the group of whom nothing else is known
 
 
 class Unknown(Exception):  # noqa: N818 - it carries an error
@@ -31,11 +35,20 @@ class Outcome(NamedTuple):
     decision: _core.Decision | None
 
 
+class Straight(NamedTuple):
+    """What a request to a pattern is charged to where nothing but its address needs to be known:
+    the usual case."""
+
+    counting: Counting
+    limiter: Limiter
+    key: Callable[[str, str], str]  # of an address and a path
+
+
 class Search:
     """Finds the rules of a scope: the first pattern that matches its path and has a rule that
     fits it ends the search, shadow rules never do."""
 
-    __slots__ = ("_address", "_authenticate", "_patterns", "_simply")
+    __slots__ = ("_address", "_authenticate", "_patterns", "_simply", "_straight")
 
     def __init__(
         self,
@@ -49,11 +62,22 @@ class Search:
         self._authenticate = authenticate
         self._address = address
         self._simply = simply  # one plain rule may be the backend's own affair
+        self._straight = [
+            (matches, self._straight_of(rules.http)) for matches, _, rules in patterns if rules.http
+        ]
 
     async def enter(self, scope: Scope, entry: Entry) -> Outcome | None:
         """Decides a request or handshake: None where it is admitted. Unknown."""
         path = scope["path"]
         is_http = scope["type"] == "http"
+        if is_http:
+            for matches, straight in self._straight:
+                if matches(path):
+                    if straight is not None:
+                        return await self._go_straight(scope, entry, straight)
+                    break
+            else:
+                return None
         method = scope.get("method", "GET")
         who: tuple[Any, str] | None = None
         for matches, _, rules in self._patterns:
@@ -71,7 +95,7 @@ class Search:
                 held.kind == "user" or held.group != EVERYBODY for held in fitting
             ):
                 if self._authenticate is None:
-                    who = self._address(scope), "default"
+                    who = self._address(scope), DEFAULT
                 else:
                     # an address is refused before anything is computed for it
                     early = [held for held in fitting if held.kind == "ip"]
@@ -90,6 +114,46 @@ class Search:
                 break
         await entry.confirm()
         return None
+
+    def _straight_of(self, rules: Sequence[Held]) -> Straight | None:
+        held, *more = rules
+        counting, rule = held.counting, held.rule
+        by_address = held.kind == "ip" or (held.kind == "user" and self._authenticate is None)
+        if (
+            more
+            or counting is None
+            or not counting.simple
+            or not by_address
+            or held.group not in (EVERYBODY, DEFAULT)
+            or held.method is not None
+            or rule.cost is not None
+            or (held.plain and self._simply)
+        ):
+            return None
+        charges = counting.charges("", "", 1, False)
+        if len(charges) != 1:
+            return None
+        limiter = charges[0][0]
+        where = counting.where
+        return Straight(
+            counting, limiter, where.key if limiter is counting.requests else where.unit_key
+        )
+
+    async def _go_straight(self, scope: Scope, entry: Entry, straight: Straight) -> Outcome | None:
+        counting, limiter, key_of_both = straight
+        who, path = self._address(scope), scope["path"]
+        refused: Refused | None
+        if counting.block(who) is not None:
+            refused = await entry.admit_one(Applied(counting, who, path, 1))
+        else:
+            decision = await limiter.hit(key_of_both(who, path))
+            if decision.allowed:
+                entry.decision = decision
+                return None
+            refused = await refusal_of(decision, (Applied(counting, who, path, 1),))
+        if refused is None:
+            return None
+        return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
 
     async def _decide(
         self,
