@@ -226,7 +226,7 @@ async def test_an_application_that_nobody_runs_on() -> None:
     assert await door.enters()
 
 
-@pytest.mark.parametrize("messages", [0, 5, 63])
+@pytest.mark.parametrize("messages", [0, 5, 14])
 async def test_a_send_that_waits_for_a_receive(
     monkeypatch: pytest.MonkeyPatch, messages: int
 ) -> None:

@@ -19,7 +19,7 @@ from .types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["ClosedByLimitsError", "LimitedWebSocket"]
 
 PATIENCE = 1.0  # seconds that a send may take on a server where it may wait for a receive
-READ_ON = 64  # messages that are read to end that
+READ_ON = 16  # messages that are read to end that: hypercorn's queue has ten
 
 _numbers = count()
 
