@@ -17,6 +17,7 @@ typedef struct {
     uint64_t epoch; /* of the table: a cleared one counts none of these */
     bool held;
     bool counted; /* not where a full table let it through */
+    bool quiet;   /* its holder gives it back, but a cycle may be collected in any order */
     PyObject *weakrefs;
 } sgpy_slot;
 
@@ -85,7 +86,8 @@ static void slot_finalize(PyObject *op) {
         return;
     }
     PyErr_Fetch(&type, &value, &traceback);
-    if (PyErr_ResourceWarning(op, 1, "a slot of %R was forgotten, not released",
+    if (!((sgpy_slot *)op)->quiet &&
+        PyErr_ResourceWarning(op, 1, "a slot of %R was forgotten, not released",
                               ((sgpy_slot *)op)->key) < 0) {
         PyErr_WriteUnraisable(op);
     }
@@ -144,6 +146,8 @@ static PyGetSetDef slot_getset[] = {
 
 static PyMemberDef slot_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(sgpy_slot, weakrefs), READONLY, NULL},
+    {"quiet", T_BOOL, offsetof(sgpy_slot, quiet), 0,
+     PyDoc_STR("Whether it may be forgotten without a warning.")},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -296,8 +296,10 @@ class Slots:
 
 @final
 class Slot:
-    """One held slot; given back by release, or when it is forgotten (with a ResourceWarning)."""
+    """One held slot; given back by release, or when it is forgotten (with a ResourceWarning,
+    unless it is quiet: for a holder that gives it back when it is itself forgotten)."""
 
+    quiet: bool
     @property
     def key(self) -> Key: ...
     @property

@@ -28,7 +28,7 @@ from .identity import Key
 from .identity.networks import grouping
 from .routes import RateLimit, exempt, limit
 from .stores import Store
-from .websocket.clients import UNKNOWN, client_of
+from .websocket.clients import client_of
 from .websocket.connection import LimitedConnection
 from .websocket.excess import POLICY_VIOLATION, REASON, Notify, OnExcess
 from .websocket.failure import Policy

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from sluicegate import MemoryStore, WebSocketLimits, WebSocketRateLimiter
+from sluicegate import MemoryStore, WebSocketLimits, WebSocketRateLimiter, _core
 from sluicegate.testing import Clock, override
+from sluicegate.websocket.places import Place
 
 
 def make(
@@ -389,6 +390,20 @@ async def test_a_limiter_that_is_dropped_gives_its_places_back() -> None:
     del limiter, cycle
     gc.collect()
     assert await other.count("ada") == 0
+
+
+@pytest.mark.parametrize("slot_first", [True, False])
+def test_a_place_in_a_cycle_is_given_back_without_a_warning(slot_first: bool) -> None:
+    """What is collected together is finalised in any order: a warning would fail the test."""
+    slots = _core.Slots(MemoryStore().slots(None), 9)
+    slot, place = slots.acquire_nowait("ada"), Place()
+    assert place.take(slot)
+    pair: list[Any] = [slot, place] if slot_first else [place, slot]
+    pair.append(pair)
+    gc.collect()  # which leaves them in that order
+    del slot, place, pair
+    gc.collect()
+    assert slots.count_nowait("ada") == 0
 
 
 async def test_override_moves_it_and_back() -> None:

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
-from uuid import UUID
 
+from .. import identity
+from ..websocket.excess import POLICY_VIOLATION, close_of
 from .answers import auth_error_handler, made, too_many_requests
 from .backends import BaseBackend, StoreBackend
 from .backends.simple import MemoryBackend
+from .connection import LimitedWebSocket
+from .entry import Entry
+from .handshake import deny, turn_away
 from .matching import Config, compiled
-from .peer import by_peer
+from .responding import STYLES, Headers, respond, with_headers
+from .search import Outcome, Search, Unknown
+from .servers import check_delay, check_socketio
 from .types import ASGIApp, Authenticate, OnAuthError, OnBlocked, Receive, Scope, Send
 
 __all__ = ["RateLimitMiddleware"]
 
 _NO_RULES: Mapping[Any, Any] = {}
-_USERS = (str, int, UUID)
+_PEER = identity.address()
 
 
 class RateLimitMiddleware:
-    """Holds the HTTP requests of an ASGI app to rules.
+    """Holds the requests and WebSockets of an ASGI app to rules.
 
-    `authenticate(scope)`, async or plain, returns (user, group); it is called once a request,
-    if any pattern matches its path. None goes by the peer's address, of the group "default".
-    `backend`: a backend, a URL, a native store or a client of Redis; None is the memory of this
-    process, shared with nothing. `config`: regular expressions, matched from the start of the
-    path, each with its rules; the first that matches and has a rule for the user's group and the
-    method holds. Where none does, the request passes.
+    `authenticate(scope)`, async or plain, returns (user, group); it is called once a request or
+    handshake, if any pattern matches its path and a rule asks for it. None goes by the peer's
+    address, of the group "default". `backend`: a backend, a URL, a native store or a client of
+    Redis; None is the memory of this process, shared with nothing. `config`: regular
+    expressions, matched from the start of the path, each with its rules; the first that matches
+    and has a rule for the user's group and the method holds. Of its rules the first for each
+    kind of key applies, and all that apply are one decision. Where none does, it passes.
 
     `on_auth_error`: an ASGI app, or a function of the exception, async or plain, that returns
     one; without it, what `authenticate` raises goes on. `on_blocked(retry_after)` makes the app
     that answers a refused request; without it that is 429 with `retry-after`, whole seconds.
+    Both answer a handshake too, where the server can send it an HTTP response.
+    `headers` are those that tell a client where it stands: "ietf", "x", "both" or None.
+    `address(scope)` is whom rules by "ip" count, by default the peer.
+
+    A WebSocket is refused before its application hears of it, and what it sends is decided
+    where the application receives. Scopes that are neither pass untouched.
     """
 
     def __init__(
@@ -43,59 +57,130 @@ class RateLimitMiddleware:
         *,
         on_auth_error: OnAuthError | None = None,
         on_blocked: OnBlocked | None = None,
+        headers: Headers = None,
+        address: Callable[[Scope], str] | None = None,
     ) -> None:
-        for what, given in (("authenticate", authenticate), ("on_blocked", on_blocked)):
+        for what, given in (
+            ("authenticate", authenticate),
+            ("on_blocked", on_blocked),
+            ("address", address),
+        ):
             if given is not None and not callable(given):
                 raise TypeError(f"{what} is a function, not {type(given).__name__}")
+        if headers not in STYLES:
+            raise ValueError(f"headers are 'ietf', 'x', 'both' or None, not {headers!r}")
         self.app = app
-        self.authenticate: Authenticate = authenticate or by_peer
+        self.authenticate = authenticate
         self.backend = _backend(backend)
         self.on_auth_error = on_auth_error
         self.on_blocked: OnBlocked = on_blocked or too_many_requests
+        self.headers = headers
         self._auth_error = auth_error_handler(on_auth_error)
-        self._patterns = compiled(config, self.backend)
+        if headers is not None and not isinstance(self.backend, StoreBackend):
+            raise TypeError("headers need a store, or its URL, for backend=")
+        self._address = address or _PEER
+        self.use(config)
+
+    def use(self, config: Config) -> None:
+        """Takes other rules from the next request on. What was counted still counts, and
+        WebSockets that are open keep the rules that they began with.
+
+        ValueError or TypeError for what is no configuration; then all stays as it was.
+        """
+        patterns = compiled(config, self.backend)
+        check_socketio(self.app, patterns)
+        self._patterns = patterns
+        self._search = Search(
+            patterns, self.authenticate, self._address, simply=self.headers is None
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = await self._http(scope) if scope["type"] == "http" else self.app
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        entry = Entry(handshake=False)
+        try:
+            app = self.app
+            outcome = await self._enter(scope, entry)
+            if isinstance(outcome, Unknown):
+                app = await self._app_of_error(outcome)
+            elif outcome is not None:
+                app = await made(self.on_blocked, outcome.seconds)
+                send = with_headers(send, outcome.decision, self.headers)
+            else:
+                send = with_headers(send, entry.decision, self.headers)
+            if entry.holds:
+                await respond(app, entry, scope, receive, send)
+                return
+        finally:
+            entry.close()
         await app(scope, receive, send)
 
-    async def _http(self, scope: Scope) -> ASGIApp:
-        """The app that answers a request: the one behind, or a refusal."""
-        path, method, who = scope["path"], scope["method"], None
-        for matches, groups in self._patterns:
-            if not matches(path):
-                continue
-            if who is None:
-                try:
-                    who = await self._identify(scope)
-                except Exception as error:
-                    if self._auth_error is None:
-                        raise
-                    return await made(self._auth_error, error)
-            user, group = who
-            for held in groups.get(group, ()):
-                if held.method is None or held.method == method:
-                    break
-            else:
-                continue
-            if held.retry_after is not None:
-                retry_after = await held.retry_after(path, user)
-                if retry_after > 0:
-                    return await made(self.on_blocked, retry_after)
-            break
-        return self.app
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        entry = Entry(handshake=True)
+        try:
+            outcome = await self._enter(scope, entry)
+            if outcome is not None:
+                await self._refuse(outcome, entry, scope, receive, send)
+                return
+            if any(one.counting.rule.on_excess == "delay" for one in entry.rules):
+                check_delay(receive)
+            limited = entry.holds or any(one.counting.rule.of_messages for one in entry.rules)
+            if limited:
+                await LimitedWebSocket(entry, receive, send).run(self.app, scope)
+                return
+        finally:
+            entry.close()
+        await self.app(scope, receive, send)
 
-    async def _identify(self, scope: Scope) -> tuple[Any, str]:
-        found = self.authenticate(scope)
-        if hasattr(found, "__await__"):
-            found = await found
-        user, group = found
-        # What is neither would be nobody's, or of no group that a rule is for: no limit at all.
-        if not isinstance(user, _USERS) or isinstance(user, bool):
-            raise TypeError(f"authenticate returned {type(user).__name__} for a user, not str")
-        if not isinstance(group, str):
-            raise TypeError(f"authenticate returned {type(group).__name__} for a group, not str")
-        return user, group
+    async def _enter(self, scope: Scope, entry: Entry) -> Outcome | Unknown | None:
+        """None where it is admitted."""
+        try:
+            return await self._search.enter(scope, entry)
+        except Unknown as unknown:
+            return unknown
+
+    async def _app_of_error(self, unknown: Unknown) -> ASGIApp:
+        if self._auth_error is None:
+            raise unknown.error
+        return await made(self._auth_error, unknown.error)
+
+    async def _refuse(
+        self,
+        outcome: Outcome | Unknown,
+        entry: Entry,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answers a handshake in place of the application."""
+        if isinstance(outcome, Unknown):
+            app, code, reason = await self._app_of_error(outcome), POLICY_VIOLATION, "Forbidden"
+        else:
+            app = await made(self.on_blocked, outcome.seconds)
+            code, reason = _close_of(outcome)
+            send = with_headers(send, outcome.decision, self.headers)
+        if outcome.refuse == "close":
+            await turn_away(scope, receive, send, code, reason)
+        else:
+
+            async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+                await respond(app, entry, scope, receive, send)
+
+            await deny(scope, receive, send, answer, code, reason)
+        await entry.respond(403)  # of no effect where a response has settled it
+
+
+def _close_of(outcome: Outcome) -> tuple[int, str]:
+    decision = outcome.decision
+    never = decision is not None and decision.retry_after == inf
+    return close_of("rate_limit_exceeded", inf if never else outcome.seconds)
 
 
 def _backend(given: Any) -> BaseBackend:

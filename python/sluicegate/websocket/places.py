@@ -31,8 +31,7 @@ class Timer(Protocol):
 
 class Place:
     """A slot that is given back when nobody holds it any more: a limiter may be dropped with
-    all its connections. It is made before its slot, and so finalised before it, or the slot
-    would warn that it was forgotten."""
+    all its connections."""
 
     __slots__ = ("_slot",)
 
@@ -41,7 +40,10 @@ class Place:
 
     def take(self, slot: _core.Slot | None) -> bool:
         self._slot = slot
-        return slot is not None
+        if slot is None:
+            return False
+        slot.quiet = True  # of a cycle, slot and place are finalised in any order
+        return True
 
     def release(self) -> None:
         slot, self._slot = self._slot, None

@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from ... import _core
-from ...base import OnStoreError
+from ...base import OnStoreError, QuotasArgument
 from ...errors import StoreError
 from ...headers import retry_after_seconds
 from ...limiter import Limiter
@@ -26,7 +26,8 @@ class StoreBackend(BaseBackend):
 
     Backends of one `name` on one store share what they count, and whom they block.
     `on_store_error` ("raise", "allow", "deny" or "local") is what becomes of a request when
-    the store fails, `timeout` how many seconds a decision may take.
+    the store fails, `timeout` how many seconds a decision may take. None is "raise" for the
+    rules that asgi-ratelimit has, and "local" for those that say more.
     """
 
     algorithm = "fixed-window"
@@ -36,16 +37,15 @@ class StoreBackend(BaseBackend):
         store: Any = None,
         *,
         name: str = "asgi",
-        on_store_error: OnStoreError = "raise",
+        on_store_error: OnStoreError | None = None,
         timeout: float = 0.5,
     ) -> None:
         self.store: Store = open_store(store)
         self.name = name
-        self._options: dict[str, Any] = {"on_store_error": on_store_error, "timeout": timeout}
+        self.on_store_error = on_store_error
+        self.timeout = timeout
         self._prepared: dict[Rule, RetryAfter] = {}
-        # Who is blocked is banned here. It is asked at a cost of 0, which a ban alone refuses,
-        # so that the quota is never used.
-        self.blocked = self._limiter("blocked", Quota(1, 1, algorithm="fixed-window"))
+        self.blocked = self.blocks()
 
     async def retry_after(self, path: str, user: str, rule: Rule) -> int:
         if rule.unlimited:
@@ -71,10 +71,34 @@ class StoreBackend(BaseBackend):
     def counts(self, unit: str, limit: int) -> Limiter:
         """What counts a unit of the rules. Its state belongs to the unit, whatever the number
         and the other units of a rule are: so rules of one zone share it."""
-        return self._limiter(unit, Quota(limit, TTL[unit], algorithm=self.algorithm, name=unit))
+        return self.limiter(unit, self.unit(unit, limit))
 
-    def _limiter(self, part: str, quota: Quota) -> Limiter:
-        return Limiter(quota, store=self.store, name=f"{self.name}:{part}", **self._options)
+    def unit(self, unit: str, limit: int) -> Quota:
+        """The quota of a unit of a rule."""
+        return Quota(limit, TTL[unit], algorithm=self.algorithm, name=unit)
+
+    def blocks(self, policy: OnStoreError = "raise") -> Limiter:
+        """Who is blocked is banned here. It is asked at a cost of 0, which a ban alone refuses,
+        so that the quota is never used."""
+        return self.limiter("blocked", Quota(1, 1, algorithm="fixed-window"), policy)
+
+    def limiter(
+        self,
+        part: str,
+        quotas: QuotasArgument,
+        policy: OnStoreError = "raise",
+        *,
+        shadow: bool = False,
+    ) -> Limiter:
+        """A limiter of this backend; `policy` where on_store_error was not given."""
+        return Limiter(
+            quotas,
+            store=self.store,
+            name=f"{self.name}:{part}",
+            on_store_error=self.on_store_error or policy,
+            timeout=self.timeout,
+            shadow=shadow,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store!r})"

@@ -1,0 +1,240 @@
+"""Which rules apply to a scope, and what they decide."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from .. import _core
+from ..limiter import Limiter
+from .counting import Counting
+from .entry import Applied, Entry, Refused, refusal_of
+from .keys import USERS, key_of
+from .matching import EVERYBODY, Held, Patterns, chosen
+from .types import Scope
+
+__all__ = ["Outcome", "Search", "Unknown"]
+
+DEFAULT = "default"  # the group of whom nothing else is known
+
+
+class Unknown(Exception):  # noqa: N818 - it carries an error
+    """Who a scope is of cannot be told: what `authenticate` or a rule's key raised."""
+
+    def __init__(self, error: Exception, rule_refuse: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.refuse = rule_refuse
+
+
+class Outcome(NamedTuple):
+    """A refusal: the whole seconds to tell, how a handshake is refused, and the decision."""
+
+    seconds: int
+    refuse: str
+    decision: _core.Decision | None
+
+
+class Straight(NamedTuple):
+    """What a request to a pattern is charged to where nothing but its address needs to be known:
+    the usual case."""
+
+    counting: Counting
+    limiter: Limiter
+    key: Callable[[str, str], str]  # of an address and a path
+
+
+class Search:
+    """Finds the rules of a scope: the first pattern that matches its path and has a rule that
+    fits it ends the search, shadow rules never do."""
+
+    __slots__ = ("_address", "_authenticate", "_patterns", "_simply", "_straight")
+
+    def __init__(
+        self,
+        patterns: Patterns,
+        authenticate: Callable[[Scope], Any] | None,
+        address: Callable[[Scope], str],
+        *,
+        simply: bool,
+    ) -> None:
+        self._patterns = patterns
+        self._authenticate = authenticate
+        self._address = address
+        self._simply = simply  # one plain rule may be the backend's own affair
+        self._straight = [
+            (matches, self._straight_of(rules.http)) for matches, _, rules in patterns if rules.http
+        ]
+
+    async def enter(self, scope: Scope, entry: Entry) -> Outcome | None:
+        """Decides a request or handshake: None where it is admitted. Unknown."""
+        path = scope["path"]
+        is_http = scope["type"] == "http"
+        if is_http:
+            for matches, straight in self._straight:
+                if matches(path):
+                    if straight is not None:
+                        return await self._go_straight(scope, entry, straight)
+                    break
+            else:
+                return None
+        method = scope.get("method", "GET")
+        who: tuple[Any, str] | None = None
+        for matches, _, rules in self._patterns:
+            if not matches(path):
+                continue
+            fitting = [
+                held
+                for held in (rules.http if is_http else rules.websocket)
+                if held.method is None or held.method == method
+            ]
+            if not fitting:
+                continue
+            begun = False
+            if who is None and any(
+                held.kind == "user" or held.group != EVERYBODY for held in fitting
+            ):
+                if self._authenticate is None:
+                    who = self._address(scope), DEFAULT
+                else:
+                    # an address is refused before anything is computed for it
+                    early = [held for held in fitting if held.kind == "ip"]
+                    fitting = [held for held in fitting if held.kind != "ip"]
+                    first, shadows = chosen(early, EVERYBODY)
+                    refused = await self._decide(scope, entry, first, shadows, None, for_now=True)
+                    if refused is not None:
+                        return refused
+                    begun = bool(first)
+                    who = await self._identify(scope, entry, fitting)
+            first, shadows = chosen(fitting, EVERYBODY if who is None else who[1])
+            refused = await self._decide(scope, entry, first, shadows, who)
+            if refused is not None:
+                return refused
+            if first or begun:
+                break
+        await entry.confirm()
+        return None
+
+    def _straight_of(self, rules: Sequence[Held]) -> Straight | None:
+        held, *more = rules
+        counting, rule = held.counting, held.rule
+        by_address = held.kind == "ip" or (held.kind == "user" and self._authenticate is None)
+        if (
+            more
+            or counting is None
+            or not counting.simple
+            or not by_address
+            or held.group not in (EVERYBODY, DEFAULT)
+            or held.method is not None
+            or rule.cost is not None
+            or (held.plain and self._simply)
+        ):
+            return None
+        charges = counting.charges("", "", 1, False)
+        if len(charges) != 1:
+            return None
+        limiter = charges[0][0]
+        where = counting.where
+        return Straight(
+            counting, limiter, where.key if limiter is counting.requests else where.unit_key
+        )
+
+    async def _go_straight(self, scope: Scope, entry: Entry, straight: Straight) -> Outcome | None:
+        counting, limiter, key_of_both = straight
+        who, path = self._address(scope), scope["path"]
+        refused: Refused | None
+        if counting.block(who) is not None:
+            refused = await entry.admit_one(Applied(counting, who, path, 1))
+        else:
+            decision = await limiter.hit(key_of_both(who, path))
+            if decision.allowed:
+                entry.decision = decision
+                return None
+            refused = await refusal_of(decision, (Applied(counting, who, path, 1),))
+        if refused is None:
+            return None
+        return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
+
+    async def _decide(
+        self,
+        scope: Scope,
+        entry: Entry,
+        first: Sequence[Held],
+        shadows: Sequence[Held],
+        who: tuple[Any, str] | None,
+        *,
+        for_now: bool = False,
+    ) -> Outcome | None:
+        if self._simply and len(first) == 1 and first[0].plain and not shadows and not entry.rules:
+            held = first[0]
+            if held.retry_after is None or who is None:
+                return None
+            seconds = await held.retry_after(scope["path"], who[0])
+            return Outcome(seconds, held.rule.refuse, None) if seconds > 0 else None
+        if shadows:
+            await entry.watch(await self._applied(scope, entry, shadows, who))
+        if not first:
+            return None
+        rules = await self._applied(scope, entry, first, who)
+        if not rules:  # whom no rule limits
+            return None
+        refused: Refused | None
+        if len(rules) == 1 and rules[0].counting.simple and not for_now and not entry.rules:
+            refused = await entry.admit_one(rules[0])
+        else:
+            refused = await entry.admit(rules, for_now=for_now)
+        if refused is None:
+            return None
+        return Outcome(refused.seconds, refused.by.counting.rule.refuse, refused.decision)
+
+    async def _applied(
+        self, scope: Scope, entry: Entry, rules: Sequence[Held], who: tuple[Any, str] | None
+    ) -> list[Applied]:
+        found = []
+        for held in rules:
+            if held.counting is None:  # unlimited
+                continue
+            try:
+                name = await self._who(scope, held, who)
+            except Exception as error:
+                entry.keep()
+                raise Unknown(error, held.rule.refuse) from error
+            cost = 1 if held.rule.cost is None else held.rule.cost(scope)
+            if hasattr(cost, "__await__"):
+                cost = await cost
+            found.append(Applied(held.counting, name, scope["path"], cost))
+        return found
+
+    async def _who(self, scope: Scope, held: Held, who: tuple[Any, str] | None) -> str:
+        if held.kind == "ip":
+            return self._address(scope)
+        if held.kind == "app":
+            return "app"
+        if held.kind == "user":
+            assert who is not None
+            return who[0] if type(who[0]) is str else str(who[0])
+        return await key_of(held.rule.key, scope)
+
+    async def _identify(
+        self, scope: Scope, entry: Entry, fitting: Sequence[Held]
+    ) -> tuple[Any, str]:
+        assert self._authenticate is not None
+        try:
+            found: Any = self._authenticate(scope)
+            if isinstance(found, Awaitable):
+                found = await found
+            user, group = found
+            # What is neither would be nobody's, or of no group that a rule is for: no limit at all.
+            if not isinstance(user, USERS) or isinstance(user, bool):
+                raise TypeError(f"authenticate returned {type(user).__name__} for a user, not str")
+            if not isinstance(group, str):
+                raise TypeError(
+                    f"authenticate returned {type(group).__name__} for a group, not str"
+                )
+        except Exception as error:
+            await entry.confirm()
+            raise Unknown(error, fitting[0].rule.refuse) from error
+        except BaseException:
+            entry.keep()
+            raise
+        return user, group
