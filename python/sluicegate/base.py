@@ -11,7 +11,7 @@ from . import _core
 from ._support import DONE, Done, check_number, key_bytes
 from .claims import HitClaim, ReserveClaim
 from .quota import as_quotas
-from .stores import Store, attach, open_store
+from .stores import MemoryStore, Store, attach, open_store
 from .stores.layout import Layout, Quotas, arrange, shape_error
 from .waiting import wake, wake_table
 
@@ -103,6 +103,8 @@ class BaseLimiter(_core.Limiter):
         """Over a store outside the process, its server decides from now on."""
         server = self._store.server(self.name)
         if server is not None:
+            assert not isinstance(self._store, MemoryStore)
+            self._store.made(self.name, self)
             self._serve(
                 server,
                 self.on_store_error,

@@ -44,6 +44,7 @@ class BaseConcurrencyLimiter:
         self._table = self._store.slots(name)
         self._slots = _core.Slots(self._table, limit)
         self._home = (self._store, self._table)
+        self._tell_store()
         attach(self)
 
     @property
@@ -121,6 +122,11 @@ class BaseConcurrencyLimiter:
             else (store, store.slots(self.name))
         )
         self._slots = _core.Slots(self._table, self.limit)
+        self._tell_store()
+
+    def _tell_store(self) -> None:
+        if not isinstance(self._store, MemoryStore):
+            self._store.made_slots(self.name, self.limit)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"

@@ -18,6 +18,7 @@ from .settings import Node, Settings
 
 if TYPE_CHECKING:
     from .held import Held
+    from .registry import Registry
 
 __all__ = ["StoreRouter", "router_for"]
 
@@ -28,6 +29,8 @@ REFRESH = 0.1  # seconds between two looks at a cluster's map, at least
 
 class StoreRouter(_core.Router):
     """The connections of one loop to one store."""
+
+    registry: Registry  # the store's, set when it is made
 
     # C makes it, from the loop alone
     def __new__(
@@ -67,6 +70,10 @@ class StoreRouter(_core.Router):
         """Those that hold the keys."""
         return self.connections()
 
+    async def master_of(self, slot: int) -> Connection:
+        """The one of these that holds the keys of a slot. StoreError."""
+        return (await self.masters())[0]
+
     async def aclose(self) -> None:
         """Gives back what this loop holds, and closes the connections."""
         if self.closed:
@@ -84,6 +91,7 @@ class StoreRouter(_core.Router):
         self._closing = task  # held: a loop keeps tasks weakly
 
     def end(self) -> None:
+        self.registry.end()
         for held in self.held.values():
             held.end()
         for connection in self.connections():
@@ -182,6 +190,13 @@ class ClusterRouter(StoreRouter):
         if not self._owners:
             await self._look()
         return [self._node(node) for node in self._owners]
+
+    async def master_of(self, slot: int) -> Connection:
+        masters = await self.masters()
+        for node, ranges in self._owners.items():
+            if any(first <= slot <= last for first, last in ranges):
+                return self._node(node)
+        return masters[0]  # which says where to go
 
     def node_fell(self, connection: Connection) -> None:
         self._refresh()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ... import _core
 from ..._support import DONE, Done
+from .registry import forget
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -25,6 +26,7 @@ async def clear(store: RedisStore) -> Done:
     async for connection, keys in _scan(store, _head(store, "", ":{")):
         # one at a time, since those of a cluster's node are in many slots
         await _each(store, connection, "UNLINK", keys)
+    await forget(store)
     return DONE
 
 
@@ -54,7 +56,7 @@ def _held(value: bytes, now_us: int) -> int:
 async def _scan(
     store: RedisStore, head: bytes, ending: bytes = b""
 ) -> AsyncIterator[tuple[Connection, list[bytes]]]:
-    router = store._router(asyncio.get_running_loop())
+    router = store.router()
     # What the pattern language takes for more than itself is escaped.
     pattern = re.sub(rb"([\[\]*?\\^-])", rb"\\\1", head) + b"*" + ending
     for connection in await router.masters():

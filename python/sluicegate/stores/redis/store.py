@@ -14,6 +14,7 @@ from weakref import WeakSet
 from ... import _core
 from ..._support import check_number
 from ..layout import Layout, arrange, layout_of, shape_error
+from .registry import Known, Registered, Registry
 from .routers import StoreRouter, router_for
 from .settings import settings_of
 
@@ -69,6 +70,7 @@ class RedisStore:
         self._named: dict[str, tuple[_core.Table, Layout, _core.Server]] = {}
         self._slots: dict[str, tuple[_core.Table, _core.Server]] = {}
         self._routers: dict[int, StoreRouter] = {}  # by the id of their loop
+        self.known: dict[str, Known] = {}  # what is told to the server: see registry
         _core.set_running_loop(asyncio.get_running_loop)
         _stores.add(self)
 
@@ -133,10 +135,26 @@ class RedisStore:
                 *((name, found[0]) for name, found in self._slots.items()),
             ]
 
+    def made(self, name: str | None, limiter: _core.Limiter) -> None:
+        """Makes that limiter of this process known to the server, some time after it is used."""
+        self._known(name).limiter(limiter)
+
+    def made_slots(self, name: str | None, limit: int | None = None) -> None:
+        """The same of one that counts slots; None: their limit is not one number."""
+        self._known(name).slots(limit)
+
+    def _known(self, name: str | None) -> Known:
+        return self.known.setdefault(_named(name), Known())
+
     # ---- C calls these
 
     def _router(self, loop: asyncio.AbstractEventLoop) -> StoreRouter:
         """The running loop's."""
+        router = self._router_of(loop)
+        router.registry.look()
+        return router
+
+    def _router_of(self, loop: asyncio.AbstractEventLoop) -> StoreRouter:
         with self._lock:
             for key, router in [*self._routers.items()]:
                 if router.loop.is_closed():  # it was not shut down: its transports are dead
@@ -145,6 +163,7 @@ class RedisStore:
             router_of_loop = self._routers.get(id(loop))
             if router_of_loop is None or router_of_loop.closed:
                 router_of_loop = router_for(loop, self.settings, self.timeout)
+                router_of_loop.registry = Registry(self, router_of_loop)
                 self._routers[id(loop)] = router_of_loop
             return router_of_loop
 
@@ -169,9 +188,20 @@ class RedisStore:
 
     async def ping(self) -> bool:
         """True, or StoreError: the server does not answer."""
-        router = self._router(asyncio.get_running_loop())
-        await router.ping()
+        await self.router().ping()
         return True
+
+    async def limiters(self) -> list[Registered]:
+        """The limiters that processes have on this server under this prefix, by name; each is
+        known from about a second after its first check until a minute after its last process
+        ended. StoreError."""
+        from .registry import read
+
+        return await read(self)
+
+    def router(self) -> StoreRouter:
+        """The connections of the running loop."""
+        return self._router_of(asyncio.get_running_loop())
 
     async def clear(self) -> Done:
         """Deletes every key of its prefix, and no other."""
