@@ -124,7 +124,7 @@ async def test_prefixes_never_share(redis_server: Server) -> None:
             assert [one.name for one in await store.limiters()] == [names[prefix]]
         await stores["a"].aclose()
         await stores["a"].clear()
-        assert {key for key in client.scan_iter("a:*")} == set()
+        assert not [*client.scan_iter("a:*")]
         assert [one.name for one in await stores["a:limiters"].limiters()] == ["two"]
         for store in stores.values():
             await store.aclose()

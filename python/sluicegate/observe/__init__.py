@@ -4,6 +4,6 @@
 `sluicegate.observe.prometheus` and needs `pip install "sluicegate[prometheus]"`.
 """
 
-from .snapshot import escape_key, hidden_key, snapshot, tables_of, top_keys
+from .snapshot import escape_key, hidden_key, snapshot, tables_of, top_keys, unescape_key
 
-__all__ = ["escape_key", "hidden_key", "snapshot", "tables_of", "top_keys"]
+__all__ = ["escape_key", "hidden_key", "snapshot", "tables_of", "top_keys", "unescape_key"]
