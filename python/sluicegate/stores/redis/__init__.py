@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ... import _core
 
-__all__ = ["RedisStore"]
+__all__ = ["Health", "RedisStore", "Registered"]
 
 if not hasattr(_core, "HIREDIS"):
     raise RuntimeError(
@@ -15,4 +15,6 @@ if not hasattr(_core, "HIREDIS"):
         "--no-deps --no-binary sluicegate sluicegate"
     )
 
+from .health import Health
+from .registry import Registered
 from .store import RedisStore

@@ -44,6 +44,7 @@ class Connection(_core.Link, asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
         self._ended = False
+        self.outages = 0  # times that it went down
 
     # ---- C calls these
 
@@ -115,6 +116,7 @@ class Connection(_core.Link, asyncio.Protocol):
     # ---- up and down
 
     def _fall(self, why: str) -> None:
+        self.outages += self.down is None
         self.down = why
         self.drop(why)
         self._owner.node_fell(self)
@@ -172,6 +174,8 @@ class Connection(_core.Link, asyncio.Protocol):
 
     def end(self, why: str = "the store was closed") -> None:
         """Closes it for good; what waits fails."""
+        if not self._ended:
+            self._owner.past.add(self)
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()

@@ -17,6 +17,7 @@ from .opening import open_transport, reason, talk
 from .settings import Node, Settings
 
 if TYPE_CHECKING:
+    from .health import Past
     from .held import Held
     from .registry import Registry
 
@@ -30,7 +31,8 @@ REFRESH = 0.1  # seconds between two looks at a cluster's map, at least
 class StoreRouter(_core.Router):
     """The connections of one loop to one store."""
 
-    registry: Registry  # the store's, set when it is made
+    registry: Registry  # set when the store has made it
+    past: Past  # the store's
 
     # C makes it, from the loop alone
     def __new__(

@@ -14,6 +14,7 @@ from weakref import WeakSet
 from ... import _core
 from ..._support import check_number
 from ..layout import Layout, arrange, layout_of, shape_error
+from .health import Health, Past
 from .registry import Known, Registered, Registry
 from .routers import StoreRouter, router_for
 from .settings import settings_of
@@ -70,6 +71,7 @@ class RedisStore:
         self._named: dict[str, tuple[_core.Table, Layout, _core.Server]] = {}
         self._slots: dict[str, tuple[_core.Table, _core.Server]] = {}
         self._routers: dict[int, StoreRouter] = {}  # by the id of their loop
+        self._past = Past()
         self.known: dict[str, Known] = {}  # what is told to the server: see registry
         _core.set_running_loop(asyncio.get_running_loop)
         _stores.add(self)
@@ -159,11 +161,12 @@ class RedisStore:
             for key, router in [*self._routers.items()]:
                 if router.loop.is_closed():  # it was not shut down: its transports are dead
                     del self._routers[key]
-                    router._end()
+                    self._drop(router)
             router_of_loop = self._routers.get(id(loop))
             if router_of_loop is None or router_of_loop.closed:
                 router_of_loop = router_for(loop, self.settings, self.timeout)
                 router_of_loop.registry = Registry(self, router_of_loop)
+                router_of_loop.past = self._past
                 self._routers[id(loop)] = router_of_loop
             return router_of_loop
 
@@ -198,6 +201,17 @@ class RedisStore:
         from .registry import read
 
         return await read(self)
+
+    def health(self) -> Health:
+        """How it fares in this process: its connections, round trips and outages. Asks nothing."""
+        with self._lock:
+            routers = [*self._routers.values()]
+        return self._past.health(
+            connection
+            for router in routers
+            if not router.closed
+            for connection in router.connections()
+        )
 
     def router(self) -> StoreRouter:
         """The connections of the running loop."""
@@ -237,7 +251,13 @@ class RedisStore:
                 # its own loop, in another thread, is to do it
                 router.loop.call_soon_threadsafe(router.close_soon)
             else:
-                router._end()
+                self._drop(router)
+
+    def _drop(self, router: StoreRouter) -> None:
+        """Of a loop that was closed before it."""
+        for connection in router.connections():
+            self._past.add(connection)
+        router._end()
 
     async def __aenter__(self) -> RedisStore:
         return self
