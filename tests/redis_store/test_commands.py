@@ -23,7 +23,6 @@ from redis_servers.server import Server
 from redis_servers.waiting import until
 from sluicegate import ConcurrencyLimiter, Limiter, RedisStore
 from sluicegate.cli.group import cli
-from sluicegate.cli.numbers import seconds_of
 from sluicegate.observe import escape_key, unescape_key
 from sluicegate.stores.redis import registry
 
@@ -188,27 +187,6 @@ def test_what_is_wrong_is_said_in_words(known: Callable[..., str]) -> None:
     assert "'soon' is no duration" in refused(url, "ban", "chat", "ann", "--for", "soon")
     assert "at most 10 years" in refused(url, "ban", "chat", "ann", "--for", "99999d")
     assert "written twice" in refused(url, "peek", "chat", "a\\b")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90", 90),
-        ("90s", 90),
-        ("1h30m", 5400),
-        ("1.5 hours", 5400),
-        ("2d", 172800),
-        (" 1 W", 604800),
-    ],
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0", "0s", "-1s", "1x", "h", "1h x", "inf", "nan", "9" * 30])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError):
-        seconds_of(text)
 
 
 @given(st.binary(max_size=40))
