@@ -109,6 +109,33 @@ async def test_it_is_renewed_with_the_numbers_of_now_and_forgets_the_dead(
         assert not client.exists(KEY)
 
 
+async def test_limiters_of_one_name_with_other_numbers(redis_server: Server) -> None:
+    async with RedisStore(redis_server.url) as store:
+        small = Limiter("5/second", store=store, name="chat")
+        large = Limiter("5/minute burst 100", store=store, name="chat")
+        other = [Limiter(f"{n}/second", store=store, name="chat") for n in range(1, 20)]
+        await small.hit("a")
+        await until(lambda: registry_of(redis_server))
+        (found,) = await store.limiters()
+        assert found.various
+        # what a command writes by these cuts nothing that another has counted
+        assert found.quotas == large.quotas
+        del other, small
+        gc.collect()
+        await store.clear()
+        only = Limiter("5/minute burst 100", store=store, name="chat")
+        assert only.quotas == large.quotas
+        (told,) = [known.as_json() for known in store.known.values()]
+        assert "various" not in told
+        assert '"burst":100' in told
+
+
+def registry_of(server: Server) -> dict[bytes, bytes]:
+    with server.client() as client:
+        found: dict[bytes, bytes] = client.hgetall(KEY)
+        return found
+
+
 @pytest.mark.usefixtures("often")
 async def test_prefixes_never_share(redis_server: Server) -> None:
     names = {"a": "one", "a:limiters": "two", "a:": "three", "a{}": "four", "a%3a": "five"}

@@ -81,6 +81,7 @@ def test_fields_are_those_of_the_class() -> None:
     text = """\
 [[rule]]
 path = '^/'
+minute = 5
 rate = ["5/second", "9/minute"]
 cost = 5
 count_when = [401, 403]
@@ -88,6 +89,7 @@ who = "os.path:basename"
 
 [[rule]]
 path = '^/'
+minute = 5
 cost = "sluicegate.asgi.rule:Rule.only_method"
 who = "ip"
 """
@@ -103,24 +105,30 @@ who = "ip"
     wrong = """\
 [[rule]]
 path = '^/'
+minute = 5
 rate = "never"
 [[rule]]
 path = '^/'
+minute = 5
 cost = 1.5
 [[rule]]
 path = '^/'
+minute = 5
 count_when = ["4xx"]
 [[rule]]
 path = '^/'
+minute = 5
 who = "os.path:nothing"
 [[rule]]
 path = '^/'
+minute = 5
 who = "os.path:sep"
 [[rule]]
 path = '^/'
+minute = 5
 count_when = 99
 """
-    assert [line for line, _ in problems(wrong, WiderRule)] == [3, 6, 9, 12, 15, 18]
+    assert [line for line, _ in problems(wrong, WiderRule)] == [4, 8, 12, 16, 20, 24]
     said = [what for _, what in problems(wrong, WiderRule)]
     assert said[0] == "rate is no rate"
     assert "cost: it is a number of units" in said[1]

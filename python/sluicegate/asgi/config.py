@@ -228,6 +228,9 @@ class _Statuses:
             raise ValueError("without a status nothing would count")
         self._statuses = frozenset(listed)
 
+    def __repr__(self) -> str:
+        return repr(sorted(self._statuses))
+
     def __call__(self, status: int) -> bool:
         return status in self._statuses
 
@@ -247,6 +250,9 @@ class _Constant:
         if cost < 0:
             raise ValueError(f"it is at least 0, not {cost}")
         self._cost = cost
+
+    def __repr__(self) -> str:
+        return repr(self._cost)
 
     def __call__(self, event: Any) -> int:
         return self._cost

@@ -201,7 +201,8 @@ def quotas_in_words(known: Registered) -> str:
     words = [quota_text(quota) for quota in known.quotas if quota is not None]
     if known.slots is not None:
         words.append(f"{known.slots} at once" if known.slots else "places of connections")
-    return "; ".join(words) or "unlimited"
+    said = "; ".join(words) or "unlimited"
+    return f"{said} (and other numbers under this name)" if known.various else said
 
 
 def standing(looked: Looked) -> str:

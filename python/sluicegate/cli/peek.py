@@ -51,6 +51,8 @@ async def _told(found: Found, key: bytes) -> dict[str, Any]:
         told = looked.decision.as_dict()
         told["banned"] = looked.banned
         told["stands"] = standing(looked)
+        if found.known.various:
+            told["stands"] += " (by the largest numbers under this name)"
         told["quotas"] = [
             {"label": label, "limit": quota.limit, "burst": quota.burst, "remaining": left}
             for label, quota, left in zip(

@@ -28,6 +28,7 @@ from ...errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..layout import Quotas
     from .routers import StoreRouter
     from .store import RedisStore
 
@@ -37,6 +38,7 @@ FIRST = 0.5  # seconds after a name is first asked about; those that come togeth
 RENEWED = 20.0  # seconds between two writes
 LAPSES = 60  # seconds for which a name is remembered without one
 NAMES = 1000  # that one process tells; more are made without end, and nobody reads them
+OF_ONE_NAME = 64  # limiters of one name whose numbers are looked at
 SLOTS = 16384  # hash slots of a cluster
 
 # KEYS: the hash. ARGV: LAPSES, then names and values in turn.
@@ -66,42 +68,64 @@ class Registered:
     name: str
     quotas: tuple[_core.Quota | None, ...]  # None: unlimited there; empty: it counts slots alone
     algorithms: tuple[str, ...]  # of each quota, also of those that are None
+    various: bool = False  # limiters of this name have other numbers; these reach farthest
     slots: int | None = None  # how many are held at most; 0: not one number; None: it has none
     age: int = 0  # seconds since a process told of it
 
 
 class Known:
-    """A limiter of this process, or one that counts slots, or both: its numbers now, or the last
-    ones that it had."""
+    """The limiters of one name in this process, and those that count slots: their numbers now,
+    or the last ones that they had."""
 
-    __slots__ = ("_algorithms", "_limiter", "_quotas", "_slots")
+    __slots__ = ("_algorithms", "_limiters", "_quotas", "_slots")
 
     def __init__(self) -> None:
         self._algorithms: Sequence[str] = ()
-        self._limiter: ReferenceType[_core.Limiter] | None = None
-        self._quotas: Sequence[_core.Quota | None] = ()
+        self._limiters: list[ReferenceType[_core.Limiter]] = []  # the last is the newest
+        self._quotas: list[Quotas] = []  # of these, each once; the one that reaches farthest first
         self._slots: int | None = None
 
     def limiter(self, limiter: _core.Limiter) -> None:
-        self._limiter = ref(limiter)
-        self._algorithms, self._quotas = limiter.table.algorithms, limiter.quotas
+        self._algorithms = limiter.table.algorithms
+        self._limiters.append(ref(limiter))
+        del self._limiters[:-OF_ONE_NAME]
+        if not self._quotas:  # it may be gone when they are looked at
+            self._quotas = [limiter.quotas]
 
     def slots(self, limit: int | None) -> None:
         self._slots = limit or 0
 
+    def _look(self) -> None:
+        live = [limiter for one in self._limiters if (limiter := one()) is not None]
+        if live:
+            quotas = dict.fromkeys(limiter.quotas for limiter in live)
+            self._quotas = sorted(quotas, key=_reach, reverse=True)
+
     def as_json(self) -> str:
-        limiter = self._limiter() if self._limiter is not None else None
-        if limiter is not None:
-            self._quotas = limiter.quotas
+        self._look()
         told: dict[str, Any] = {}
-        if self._algorithms:
+        if self._quotas:
             told["quotas"] = [
                 {"algorithm": algorithm} if quota is None else _plain(quota)
-                for quota, algorithm in zip(self._quotas, self._algorithms, strict=True)
+                for quota, algorithm in zip(self._quotas[0], self._algorithms, strict=True)
             ]
+        if len(self._quotas) > 1:
+            told["various"] = True
         if self._slots is not None:
             told["slots"] = self._slots
         return json.dumps(told, separators=(",", ":"))
+
+
+def _reach(quotas: Quotas) -> float:
+    """For how many seconds a key's state may tell of what was: by these numbers none is cut."""
+    return max(
+        (
+            max(quota.period, quota.period / quota.limit * quota.burst)
+            for quota in quotas
+            if quota is not None
+        ),
+        default=0.0,
+    )
 
 
 class Registry:
@@ -223,6 +247,7 @@ def _registered(name: bytes, value: bytes, now: int) -> Registered:
         name.decode("utf-8", "surrogatepass"),
         tuple(_core.Quota(**quota) if "limit" in quota else None for quota in quotas),
         tuple(quota["algorithm"] for quota in quotas),
+        told.get("various") is True,
         told.get("slots"),
         max(now - int(told_at), 0),
     )
