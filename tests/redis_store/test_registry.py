@@ -109,6 +109,39 @@ async def test_it_is_renewed_with_the_numbers_of_now_and_forgets_the_dead(
         assert not client.exists(KEY)
 
 
+async def test_what_is_no_entry_is_not_shown(redis_server: Server) -> None:
+    quota = '{"limit":1,"period":1,"algorithm":"gcra"}'
+    values = [
+        *(
+            "",
+            "x",
+            "{}",
+            "1 ",
+            "1 {",
+            "1 []",
+            "1 3",
+            "1 null",
+            "9" * 5000 + " {}",
+            "1 " + "[" * 99999,
+        ),
+        *('1 {"quotas":3}', '1 {"quotas":[3]}', '1 {"quotas":[{}]}', '1 {"quotas":{"a":1}}'),
+        *('1 {"quotas":[{"algorithm":"none"}]}', '1 {"quotas":[{"algorithm":["gcra"]}]}'),
+        *('1 {"quotas":[{"limit":0,"period":1,"algorithm":"gcra"}]}', '1 {"slots":"many"}'),
+        f'1 {{"quotas":[{",".join([quota] * 20)}]}}',
+        f'1 {{"quotas":[{quota[:-1]},"more":1}}]}}',
+        '1 {"slots":-1}',
+    ]
+    with redis_server.client() as client:
+        now = str(client.time()[0])
+        for number, value in enumerate(values):
+            client.hset(KEY, f"wrong{number}", value.replace("1 ", f"{now} ", 1))
+        client.hset(KEY, "right", f'{now} {{"quotas":[{quota}]}}')
+        client.hset(KEY, b"\xff", f"{now} {{}}")
+        client.hset(KEY, "old", f"{int(now) - registry.LAPSES - 2} {{}}")
+        async with RedisStore(redis_server.url) as store:
+            assert [one.name for one in await store.limiters()] == ["right"]
+
+
 async def test_limiters_of_one_name_with_other_numbers(redis_server: Server) -> None:
     async with RedisStore(redis_server.url) as store:
         small = Limiter("5/second", store=store, name="chat")

@@ -24,6 +24,7 @@ from weakref import ReferenceType, ref
 from ... import _core
 from ..._support import key_bytes
 from ...errors import StoreError
+from ...quota import ALGORITHMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,10 +200,15 @@ async def read(store: RedisStore) -> list[Registered]:
         connection.command(("HGETALL", registry_key(store.prefix)), store.timeout, True),
     )
     listed = []
-    for name, value in zip(found[::2], found[1::2], strict=True):
+    try:
+        pairs = [*zip(found[::2], found[1::2], strict=True)]
+        seconds = int(now[0])
+    except (LookupError, TypeError, ValueError):
+        raise StoreError(f"{connection.where} replied to HGETALL what is none") from None
+    for name, value in pairs:
         # what is of another version, or not ours, is not shown
-        with suppress(AttributeError, KeyError, TypeError, ValueError):
-            listed.append(_registered(name, value, int(now[0])))
+        with suppress(AttributeError, LookupError, RecursionError, TypeError, ValueError):
+            listed.append(_registered(name, value, seconds))
     return sorted(
         (one for one in listed if one.age <= LAPSES), key=lambda registered: registered.name
     )
@@ -240,14 +246,22 @@ def _plain(quota: _core.Quota) -> dict[str, Any]:
 
 
 def _registered(name: bytes, value: bytes, now: int) -> Registered:
+    """What a field says; one of many errors where it says nothing of the kind."""
     told_at, _, text = value.partition(b" ")
     told = json.loads(text)
-    quotas = told.get("quotas", [])
+    quotas, slots = told.get("quotas", []), told.get("slots")
+    algorithms = tuple(quota["algorithm"] for quota in quotas)
+    if (
+        len(quotas) > _core.QUOTAS_MAX
+        or not all(algorithm in ALGORITHMS for algorithm in algorithms)
+        or not (slots is None or (isinstance(slots, int) and slots >= 0))
+    ):
+        raise ValueError
     return Registered(
         name.decode("utf-8", "surrogatepass"),
         tuple(_core.Quota(**quota) if "limit" in quota else None for quota in quotas),
-        tuple(quota["algorithm"] for quota in quotas),
+        algorithms,
         told.get("various") is True,
-        told.get("slots"),
+        slots,
         max(now - int(told_at), 0),
     )
