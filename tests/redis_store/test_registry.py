@@ -38,6 +38,7 @@ async def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "FIRST", 0.05)
     monkeypatch.setattr(registry, "RENEWED", 0.1)
 
 

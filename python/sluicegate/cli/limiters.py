@@ -165,7 +165,7 @@ def nothing_known(store: RedisStore) -> str:
     """Why a server may know no limiter."""
     return (
         f"no limiter is known in {store.settings.where()} under the prefix {store.prefix!r} "
-        "(a process tells of its limiters about a second after their first check, and is "
+        "(a process tells of its limiters a few seconds after their first check, and is "
         "forgotten a minute after its end; another prefix is given as ?prefix=)"
     )
 

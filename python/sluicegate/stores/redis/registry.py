@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Known", "Registered", "Registry", "forget", "read", "registry_key"]
 
-FIRST = 0.5  # seconds after a name is first asked about; those that come together are one write
+FIRST = 2.0  # seconds after a name is first asked about; those that come together are one write
 RENEWED = 20.0  # seconds between two writes
 LAPSES = 60  # seconds for which a name is remembered without one
 NAMES = 1000  # that one process tells; more are made without end, and nobody reads them
@@ -165,10 +165,17 @@ class Registry:
         store = self._store()
         if store is None or self._router.closed:
             return
-        self._due = False
+        self._due = True
         self._set(RENEWED)
         if self._task is None or self._task.done():
-            self._task = self._router.loop.create_task(self._tell(store))
+            self._task = self._router.loop.create_task(self._tell_and_look(store))
+
+    async def _tell_and_look(self, store: RedisStore) -> None:
+        known = len(store.known)
+        await self._tell(store)
+        self._due = False
+        if len(store.known) != known:  # some were made meanwhile
+            self.look()
 
     async def _tell(self, store: RedisStore) -> None:
         known = [*store.known.items()][:NAMES]

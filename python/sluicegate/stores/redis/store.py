@@ -196,7 +196,7 @@ class RedisStore:
 
     async def limiters(self) -> list[Registered]:
         """The limiters that processes have on this server under this prefix, by name; each is
-        known from about a second after its first check until a minute after its last process
+        known from a few seconds after its first check until a minute after its last process
         ended. StoreError."""
         from .registry import read
 
