@@ -6,6 +6,27 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What round trips are counted by, in microseconds. */
+static const int64_t trip_bounds_us[SGPY_TRIP_BOUNDS] = {
+    100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000,
+};
+
+/* That many replies came: one of them may end the round trip that is timed. */
+static void time_trip(sgpy_link *link, size_t replies) {
+    if (replies < link->timed) {
+        link->timed -= replies;
+        return;
+    }
+    const int64_t took_ns = link->progress_ns - link->timed_ns;
+    unsigned i = 0;
+    while (i < SGPY_TRIP_BOUNDS && took_ns > trip_bounds_us[i] * 1000) {
+        i++;
+    }
+    link->trips[i]++;
+    link->trips_ns += took_ns > 0 ? (uint64_t)took_ns : 0;
+    link->timed = 0;
+}
+
 /* Has what waits sent, with all else of this turn of the loop. -1 with an exception. */
 static int schedule(sgpy_link *link) {
     if (SG_UNLIKELY(link->call_soon == NULL)) {
@@ -61,6 +82,10 @@ static PyObject *link_take(PyObject *op, PyObject *Py_UNUSED(ignored)) {
                                                 (Py_ssize_t)self->pipeline.out_used);
     if (bytes != NULL) {
         sg_pipeline_sent(&self->pipeline);
+        if (self->timed == 0) {
+            self->timed = self->pipeline.flying;
+            self->timed_ns = idle ? self->progress_ns : sgpy_now_ns(self->state);
+        }
     }
     return bytes; /* without it they leave with the next */
 }
@@ -78,8 +103,12 @@ static PyObject *link_feed(PyObject *op, PyObject *data) {
     }
     Py_INCREF(op);
     self->progress_ns = sgpy_now_ns(self->state);
+    const size_t flying = self->pipeline.flying;
     const bool good = !self->pipeline.handling &&
                       sg_pipeline_feed(&self->pipeline, view.buf, (size_t)view.len);
+    if (self->timed > 0) {
+        time_trip(self, flying - self->pipeline.flying);
+    }
     PyBuffer_Release(&view);
     PyObject *result = NULL;
     if (!good) {
@@ -135,6 +164,7 @@ static PyObject *link_lost(PyObject *op, PyObject *why) {
     }
     const char *text = text_of(why, &length);
     Py_INCREF(op);
+    self->timed = 0;
     sg_pipeline_lost(&self->pipeline, text, length);
     Py_DECREF(op);
     return PyLong_FromSize_t(self->pipeline.waiting);
@@ -148,6 +178,7 @@ static PyObject *link_drop(PyObject *op, PyObject *why) {
     }
     const char *text = text_of(why, &length);
     Py_INCREF(op);
+    self->timed = 0;
     sg_pipeline_drop(&self->pipeline, SG_UNSENT, text, length);
     Py_DECREF(op);
     Py_RETURN_NONE;
@@ -209,6 +240,21 @@ static PyObject *link_waiting(PyObject *op, void *Py_UNUSED(closure)) {
 
 static PyObject *link_flying(PyObject *op, void *Py_UNUSED(closure)) {
     return PyLong_FromSize_t(((sgpy_link *)op)->pipeline.flying);
+}
+
+/* (seconds of all, how many took up to each bound and longer than the last). */
+static PyObject *link_trips(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    const sgpy_link *self = (sgpy_link *)op;
+    PyObject *counts = PyTuple_New(SGPY_TRIP_BOUNDS + 1);
+    for (unsigned i = 0; counts != NULL && i <= SGPY_TRIP_BOUNDS; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(self->trips[i]);
+        if (count == NULL) {
+            Py_CLEAR(counts);
+        } else {
+            PyTuple_SET_ITEM(counts, i, count);
+        }
+    }
+    return counts == NULL ? NULL : Py_BuildValue("(dN)", (double)self->trips_ns / 1e9, counts);
 }
 
 /* ---- the type */
@@ -341,6 +387,9 @@ static PyMethodDef link_methods[] = {
      PyDoc_STR("drop($self, why, /)\n--\n\nFails all that waits and flies.")},
     {"pass_on", link_pass_on, METH_O,
      PyDoc_STR("pass_on($self, link, /)\n--\n\nHas another ask what waits and is about keys.")},
+    {"trips", link_trips, METH_NOARGS,
+     PyDoc_STR("trips($self, /)\n--\n\nRound trips that were timed: (seconds of all, how many "
+               "took up to each of TRIP_BOUNDS, and longer).")},
     {"asked", link_asked, METH_NOARGS,
      PyDoc_STR("asked($self, /)\n--\n\nWhether anybody asked while it was down, since last.")},
     {"command", sgpy_link_command, METH_VARARGS,
@@ -385,5 +434,16 @@ static PyType_Spec link_spec = {
 };
 
 int sgpy_link_init_type(PyObject *module, sgpy_state *st) {
-    return sgpy_add_type(module, &link_spec, &st->Link_Type, true);
+    PyObject *bounds = PyTuple_New(SGPY_TRIP_BOUNDS);
+    for (unsigned i = 0; bounds != NULL && i < SGPY_TRIP_BOUNDS; i++) {
+        PyObject *bound = PyFloat_FromDouble((double)trip_bounds_us[i] / 1e6);
+        if (bound == NULL) {
+            Py_CLEAR(bounds);
+        } else {
+            PyTuple_SET_ITEM(bounds, i, bound);
+        }
+    }
+    const int added = bounds == NULL ? -1 : PyModule_AddObjectRef(module, "TRIP_BOUNDS", bounds);
+    Py_XDECREF(bounds);
+    return added < 0 ? -1 : sgpy_add_type(module, &link_spec, &st->Link_Type, true);
 }

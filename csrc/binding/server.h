@@ -64,6 +64,8 @@ typedef struct {
     PyObject *weakrefs;
 } sgpy_router;
 
+#define SGPY_TRIP_BOUNDS 12u /* see link.c */
+
 struct sgpy_link {
     PyObject_HEAD
     sgpy_state *state;
@@ -80,6 +82,11 @@ struct sgpy_link {
     int64_t armed_ns;        /* when expire() is called next */
     int64_t progress_ns;     /* when bytes last came, or something was sent to an idle link */
     int64_t patience_ns;     /* the longest timeout of what was asked */
+    /* One round trip at a time is timed, by the readings of the clock that there are anyway. */
+    size_t timed;            /* replies until the one that ends it; 0: none is timed */
+    int64_t timed_ns;        /* when it was sent */
+    uint64_t trips[SGPY_TRIP_BOUNDS + 1]; /* those timed, by how long they took; the rest last */
+    uint64_t trips_ns;       /* all of them together */
     PyObject *weakrefs;
 };
 

@@ -104,6 +104,8 @@ class BaseLimiter(_core.Limiter):
         """Over a store outside the process, its server decides from now on."""
         server = self._store.server(name)
         if server is not None:
+            assert not isinstance(self._store, MemoryStore)
+            self._store.made(name, self)
             self._serve(
                 server,
                 self.on_store_error,

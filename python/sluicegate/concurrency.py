@@ -45,6 +45,7 @@ class BaseConcurrencyLimiter:
         self._slots = _core.Slots(self._table, limit)
         self._home = (self._store, self._table)
         self._slots_name = name  # in the store that it uses now
+        self._tell_store()
         attach(self)
 
     @property
@@ -123,6 +124,11 @@ class BaseConcurrencyLimiter:
             self._slots_name = store.loose_name() if self.name is None else self.name
             self._store, self._table = store, store.slots(self._slots_name)
         self._slots = _core.Slots(self._table, self.limit)
+        self._tell_store()
+
+    def _tell_store(self) -> None:
+        if not isinstance(self._store, MemoryStore):
+            self._store.made_slots(self._slots_name, self.limit)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"

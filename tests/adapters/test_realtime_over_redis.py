@@ -21,7 +21,7 @@ pytestmark = pytest.mark.server
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def store() -> Iterator[str]:
     with servers.server(servers.KINDS[0]) as redis:
         yield f"unix://{redis.connection_pool.connection_kwargs['path']}"

@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 
 from demo.helpers import SECONDS, Start, decisions, get
 from sluicegate.demo.app import STATIC
+from sluicegate.observe.page import STATIC as SHARED
 
 pytestmark = pytest.mark.server
 
@@ -22,7 +23,8 @@ OpenPage = Callable[[str], Any]
 
 def test_pages_load_nothing_from_elsewhere(start_demo: Start) -> None:
     server = start_demo()
-    paths = ["/", "/dashboard", *(f"/static/{file.name}" for file in STATIC.iterdir())]
+    files = [*STATIC.iterdir(), *SHARED.glob("*.[!h]*")]
+    paths = ["/", "/dashboard", *(f"/static/{file.name}" for file in files)]
     assert len(paths) >= 8
     for path in paths:
         headers, body = get(server.http + path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/guide.md", "docs/demo.md", "docs/routes.md")
+PAGES = ("README.md", "docs/guide.md", "docs/demo.md", "docs/routes.md", "docs/operating.md")
 
 
 def programs() -> list[tuple[str, str]]:

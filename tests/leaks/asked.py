@@ -203,7 +203,7 @@ def errors() -> None:
     for call in calls:
         try:
             call()
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, StoreError):
             continue
         raise AssertionError("no error came")
 

@@ -203,7 +203,7 @@ NESTED = b"[" * 20_000
 
 BAD = {
     "expired": token({**ADMIN, "exp": time.time() - 1}),
-    "not yet": token({**ADMIN, "nbf": time.time() + 600}),
+    "not yet": token({**ADMIN, "nbf": time.time() + 86400}),
     "unsigned": unsigned(ADMIN),
     "unsigned in capitals": unsigned(ADMIN, {"alg": "NONE"}),
     "no algorithm": unsigned(ADMIN, {"typ": "JWT"}),

@@ -18,11 +18,13 @@ from .backends import BaseBackend, StoreBackend
 from .backends.redis import RedisBackend
 from .backends.simple import MemoryBackend
 from .backends.slidingredis import SlidingRedisBackend
+from .dashboard import Dashboard
 from .middleware import RateLimitMiddleware
 from .rule import Rule
 
 __all__ = [
     "BaseBackend",
+    "Dashboard",
     "EmptyInformation",
     "MemoryBackend",
     "RateLimitMiddleware",

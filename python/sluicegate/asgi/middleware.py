@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import identity
+from .._support import check_number
 from ..websocket.excess import POLICY_VIOLATION, close_of
 from .answers import auth_error_handler, made, too_many_requests
 from .backends import BaseBackend, StoreBackend
@@ -19,6 +21,9 @@ from .responding import STYLES, Headers, respond, with_headers
 from .search import Outcome, Search, Unknown
 from .servers import check_delay, check_socketio
 from .types import ASGIApp, Authenticate, OnAuthError, OnBlocked, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from .reloading import ReloadingMiddleware
 
 __all__ = ["RateLimitMiddleware"]
 
@@ -175,6 +180,39 @@ class RateLimitMiddleware:
 
             await deny(scope, receive, send, answer, code, reason)
         await entry.respond(403)  # of no effect where a response has settled it
+
+    @classmethod
+    def from_config(
+        cls,
+        app: ASGIApp,
+        path: str | os.PathLike[str],
+        *,
+        reload: str | float | None = None,
+        backend: Any = None,
+        **options: Any,
+    ) -> RateLimitMiddleware | ReloadingMiddleware:
+        """The same with the rules of a TOML file: see `sluicegate.asgi.config`.
+
+        `reload`: how often to look whether the file has changed, as "10s" or in seconds; None
+        never does. A file that is wrong by then is logged, and the old rules hold; no count is
+        lost. The rest is as for the class, but for `config`.
+
+        OSError for no file, ValueError with the lines of what is unknown or wrong.
+        """
+        from .config import read_rules
+
+        counts = _backend(backend)
+
+        def make(config: Config) -> RateLimitMiddleware:
+            return cls(app, backend=counts, config=config, **options)
+
+        if reload is None:
+            return make(read_rules(path))
+        from ..durations import seconds_of
+        from .reloading import ReloadingMiddleware
+
+        seconds = seconds_of(reload) if isinstance(reload, str) else check_number(reload, "reload")
+        return ReloadingMiddleware(path, seconds, make)
 
 
 def _close_of(outcome: Outcome) -> tuple[int, str]:

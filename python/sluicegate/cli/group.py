@@ -10,6 +10,12 @@ COMMANDS = {
     "demo": "Serve a chat whose messages are limited, and its dashboard.",
     "flood": "Press a limit with real WebSockets, and draw what came through.",
     "quota": "Explain a rate string, and draw what it admits.",
+    "check": "Check a file of rules.",
+    "top": "List the limiters of a server, and the keys that have least left.",
+    "peek": "Show how a key stands with a limiter.",
+    "reset": "Forget a key.",
+    "ban": "Refuse a key for some time.",
+    "unban": "Lift the ban of a key.",
 }
 
 

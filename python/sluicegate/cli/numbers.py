@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from sluicegate.durations import seconds_of
+
 
 class FiniteRange(click.FloatRange):
     """A FloatRange that refuses `nan`, which no comparison does."""
@@ -18,3 +20,11 @@ class FiniteRange(click.FloatRange):
         if not isfinite(number):
             self.fail(f"{value!r} is not a number that can be used.", param, ctx)
         return number
+
+
+def as_seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """The callback of an option that is a time, as `90s`, `10 min`, `1h30m`, `2d`."""
+    try:
+        return seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

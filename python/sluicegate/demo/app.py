@@ -13,11 +13,13 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from sluicegate.observe.live import Sampler
+from sluicegate.observe.page import STATIC as SHARED
 from sluicegate.observe.prometheus import LimiterCollector
 
 from .chat import Chat
 from .feed import Feed
-from .monitor import Monitor
+from .reading import read_chat
 from .security import SecurityHeaders
 from .settings import DemoSettings
 
@@ -31,7 +33,7 @@ def create_app(settings: DemoSettings | None = None) -> FastAPI:
     """
     settings = settings or DemoSettings()
     chat = Chat(settings)
-    monitor = Monitor(chat.watched, chat.room)
+    monitor = Sampler(lambda: read_chat(chat.watched, chat.room))
     feed = Feed(monitor, settings)
     registry = CollectorRegistry()
     registry.register(LimiterCollector({"chat": chat.door.limiter, "dashboard": feed.door.limiter}))
@@ -50,7 +52,8 @@ def create_app(settings: DemoSettings | None = None) -> FastAPI:
         title="sluicegate demo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.add_middleware(SecurityHeaders)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    files = StaticFiles(directory=STATIC, packages=[("sluicegate.observe", "static")])
+    app.mount("/static", files, name="static")
 
     @app.api_route("/", methods=["GET", "HEAD"])
     async def chat_page() -> FileResponse:
@@ -62,7 +65,7 @@ def create_app(settings: DemoSettings | None = None) -> FastAPI:
 
     @app.get("/favicon.ico")
     async def icon() -> FileResponse:
-        return FileResponse(STATIC / "favicon.svg")
+        return FileResponse(SHARED / "favicon.svg")
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -13,9 +13,9 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from sluicegate.fastapi import ConnectionRefused, FastAPIWebSocketLimiter
+from sluicegate.observe.live import Sampler
 from sluicegate.websocket import WebSocketLimits
 
-from .monitor import Monitor
 from .outbox import Outbox, serve
 from .security import same_origin
 from .settings import FEED_CONCURRENT, FEED_CONNECTIONS, FEED_MESSAGES, DemoSettings
@@ -25,9 +25,9 @@ POLICY_VIOLATION = 1008
 
 
 class Feed:
-    """Hands a monitor's samples to dashboards."""
+    """Hands a sampler's samples to dashboards."""
 
-    def __init__(self, monitor: Monitor, settings: DemoSettings) -> None:
+    def __init__(self, monitor: Sampler, settings: DemoSettings) -> None:
         self.monitor = monitor
         self.settings = settings
         self.door = FastAPIWebSocketLimiter(

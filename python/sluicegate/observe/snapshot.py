@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from typing import Protocol, TypedDict
 
@@ -79,6 +80,29 @@ def _escape_character(character: str) -> str:
     if code < 0x80:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_ESCAPED = re.compile(rb"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})?")
+
+
+def unescape_key(text: str | bytes) -> bytes:
+    """The key that `escape_key` shows so. ValueError for a backslash that begins no escape."""
+    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    return _ESCAPED.sub(_unescape, raw)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    escape = match[0]
+    if escape == b"\\\\":
+        return b"\\"
+    if escape == b"\\":
+        raise ValueError(r"a backslash in a key is written twice, and a byte as \x0a")
+    number = int(escape[2:], 16)
+    if escape.startswith(b"\\x"):
+        return bytes([number])
+    if number > 0x10FFFF:
+        raise ValueError(f"there is no character {escape.decode()}")
+    return chr(number).encode("utf-8", "surrogatepass")
 
 
 def hidden_key(key: bytes) -> str:

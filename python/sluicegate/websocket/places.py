@@ -211,6 +211,7 @@ class ServerPlaces(Places):
 
     def __init__(self, store: RedisStore, name: str) -> None:
         super().__init__(store.slots(name), None)
+        store.made_slots(name)
         self._store = store
         self._name = name
 

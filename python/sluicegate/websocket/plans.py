@@ -154,8 +154,9 @@ class Plans:
         part, table = self._table(part, shape)
         limiter = _core.Limiter(table, row)
         if not isinstance(self.store, MemoryStore):
-            server = self.store.server(self._part(part))
-            limiter._serve(server, self._policy, self.store.timeout)
+            name = self._part(part)
+            limiter._serve(self.store.server(name), self._policy, self.store.timeout)
+            self.store.made(name, limiter)
         return limiter
 
     def _table(self, part: str, shape: tuple[_core.Quota, ...]) -> tuple[str, _core.Table]:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from ... import _core
 
-__all__ = ["RedisStore"]
+__all__ = ["Health", "RedisStore", "Registered"]
 
 if TYPE_CHECKING or hasattr(_core, "HIREDIS"):
+    from .health import Health
+    from .registry import Registered
     from .store import RedisStore
 else:
     from .missing import RedisStore

@@ -44,6 +44,7 @@ class Connection(_core.Link, asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
         self._ended = False
+        self.outages = 0  # times that it went down
 
     # ---- C calls these
 
@@ -113,6 +114,7 @@ class Connection(_core.Link, asyncio.Protocol):
     # ---- up and down
 
     def _fall(self, why: str) -> None:
+        self.outages += self.down is None
         self.down = why
         other = self._owner.instead_of(self)
         if other is not None:
@@ -177,6 +179,8 @@ class Connection(_core.Link, asyncio.Protocol):
 
     def end(self, why: str = "the store was closed") -> None:
         """Closes it for good; what waits fails."""
+        if not self._ended:
+            self._owner.past.add(self)
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()

@@ -17,7 +17,9 @@ from .opening import open_transport, reason, talk
 from .settings import Node, Settings
 
 if TYPE_CHECKING:
+    from .health import Past
     from .held import Held
+    from .registry import Registry
 
 __all__ = ["StoreRouter", "router_for"]
 
@@ -28,6 +30,9 @@ REFRESH = 0.1  # seconds between two looks at a cluster's map, at least
 
 class StoreRouter(_core.Router):
     """The connections of one loop to one store."""
+
+    registry: Registry  # set when the store has made it
+    past: Past  # the store's
 
     # C makes it, from the loop alone
     def __new__(
@@ -71,6 +76,10 @@ class StoreRouter(_core.Router):
         """Those that hold the keys."""
         return self.connections()
 
+    async def master_of(self, slot: int) -> Connection:
+        """The one of these that holds the keys of a slot. StoreError."""
+        return (await self.masters())[0]
+
     async def aclose(self) -> None:
         """Gives back what this loop holds, and closes the connections."""
         if self.closed:
@@ -88,6 +97,7 @@ class StoreRouter(_core.Router):
         self._closing = task  # held: a loop keeps tasks weakly
 
     def end(self) -> None:
+        self.registry.end()
         for held in self.held.values():
             held.end()
         for connection in self.connections():
@@ -190,6 +200,13 @@ class ClusterRouter(StoreRouter):
         if not self._owners:
             await self._look()
         return [self._node(node) for node in self._owners]
+
+    async def master_of(self, slot: int) -> Connection:
+        masters = await self.masters()
+        for node, ranges in self._owners.items():
+            if any(first <= slot <= last for first, last in ranges):
+                return self._node(node)
+        return masters[0]  # which says where to go
 
     def node_fell(self, connection: Connection) -> None:
         self._refresh()

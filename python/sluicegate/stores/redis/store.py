@@ -15,6 +15,8 @@ from weakref import WeakSet, finalize
 from ... import _core
 from ..._support import check_number
 from ..layout import Layout, arrange, layout_of, shape_error
+from .health import Health, Past
+from .registry import Known, Registered, Registry
 from .routers import StoreRouter, router_for
 from .settings import settings_of
 
@@ -70,6 +72,8 @@ class RedisStore:
         self._named: dict[str, tuple[_core.Table, Layout, _core.Server]] = {}
         self._slots: dict[str, tuple[_core.Table, _core.Server]] = {}
         self._routers: dict[int, StoreRouter] = {}  # by the id of their loop
+        self._past = Past()
+        self.known: dict[str, Known] = {}  # what is told to the server: see registry
         _core.set_running_loop(asyncio.get_running_loop)
         _stores.add(self)
         # one that is dropped without aclose() leaves no connection on a loop that goes on
@@ -141,18 +145,36 @@ class RedisStore:
                 *((name, found[0]) for name, found in self._slots.items()),
             ]
 
+    def made(self, name: str | None, limiter: _core.Limiter) -> None:
+        """Makes that limiter of this process known to the server, some time after it is used."""
+        self._known(name).limiter(limiter)
+
+    def made_slots(self, name: str | None, limit: int | None = None) -> None:
+        """The same of one that counts slots; None: their limit is not one number."""
+        self._known(name).slots(limit)
+
+    def _known(self, name: str | None) -> Known:
+        return self.known.setdefault(_named(name), Known())
+
     # ---- C calls these
 
     def _router(self, loop: asyncio.AbstractEventLoop) -> StoreRouter:
         """The running loop's."""
+        router = self._router_of(loop)
+        router.registry.look()
+        return router
+
+    def _router_of(self, loop: asyncio.AbstractEventLoop) -> StoreRouter:
         with self._lock:
             for key, router in [*self._routers.items()]:
                 if router.loop.is_closed():  # it was not shut down: its transports are dead
                     del self._routers[key]
-                    router._end()
+                    self._drop(router)
             router_of_loop = self._routers.get(id(loop))
             if router_of_loop is None or router_of_loop.closed:
                 router_of_loop = router_for(loop, self.settings, self.timeout)
+                router_of_loop.registry = Registry(self, router_of_loop)
+                router_of_loop.past = self._past
                 self._routers[id(loop)] = router_of_loop
             return router_of_loop
 
@@ -177,9 +199,31 @@ class RedisStore:
 
     async def ping(self) -> bool:
         """True, or StoreError: the server does not answer."""
-        router = self._router(asyncio.get_running_loop())
-        await router.ping()
+        await self.router().ping()
         return True
+
+    async def limiters(self) -> list[Registered]:
+        """The limiters that processes have on this server under this prefix, by name; each is
+        known from a few seconds after its first check until a minute after its last process
+        ended. StoreError."""
+        from .registry import read
+
+        return await read(self)
+
+    def health(self) -> Health:
+        """How it fares in this process: its connections, round trips and outages. Asks nothing."""
+        with self._lock:
+            routers = [*self._routers.values()]
+        return self._past.health(
+            connection
+            for router in routers
+            if not router.closed
+            for connection in router.connections()
+        )
+
+    def router(self) -> StoreRouter:
+        """The connections of the running loop."""
+        return self._router_of(asyncio.get_running_loop())
 
     async def clear(self) -> Done:
         """Deletes every key of its prefix, and no other."""
@@ -215,7 +259,13 @@ class RedisStore:
                 # its own loop, in another thread, is to do it
                 router.loop.call_soon_threadsafe(router.close_soon)
             else:
-                router._end()
+                self._drop(router)
+
+    def _drop(self, router: StoreRouter) -> None:
+        """Of a loop that was closed before it."""
+        for connection in router.connections():
+            self._past.add(connection)
+        router._end()
 
     async def __aenter__(self) -> RedisStore:
         return self

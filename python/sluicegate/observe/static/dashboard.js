@@ -1,13 +1,14 @@
 // The dashboard: samples come twice a second over a WebSocket; charts scroll with the clock.
-import { Chart } from "/static/chart.js";
-import { connect } from "/static/socket.js";
+import { Chart } from "./chart.js";
+import { connect } from "./socket.js";
 
 const SPAN = 120; // seconds on a chart
 const LAG = 0.6; // the chart's edge stays this far behind, so that it never runs out of samples
 
 const at = (id) => document.getElementById(id);
 const put = (id, text) => {
-  at(id).textContent = text;
+  const element = at(id); // not every page has every number
+  if (element) element.textContent = text;
 };
 const count = (value) => value.toLocaleString("en");
 const rate = (value) => (value < 100 ? value.toFixed(1) : count(Math.round(value)));
@@ -20,7 +21,7 @@ let offset = null; // the server's clock to the page's, seconds
 
 put("flood-url", `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/chat`);
 
-connect("/dashboard/feed", {
+connect(document.body.dataset.feed, {
   onState(state) {
     at("link").dataset.state = state;
     put("link", state === "open" ? "live" : state === "refused" ? "refused: too many dashboards from here" : state);
@@ -28,7 +29,7 @@ connect("/dashboard/feed", {
   },
   onMessage(fed) {
     if (fed.type === "history") {
-      put("limits", fed.limits.join(", "));
+      if (fed.limits) put("limits", fed.limits.join(", "));
       messages.points = [];
       places.points = [];
       for (const sample of fed.samples) point(sample);
@@ -61,10 +62,30 @@ function show(sample) {
   put("bytes", size(sample.bytes));
   put("rate-words", `${rate(sample.admitted_rate)} admitted and ${rate(sample.refused_rate)} refused a second.`);
   put("places-words", `${count(sample.connections)} open.`);
+  if (sample.limiters) rows("limiters", sample.limiters.map((one) => [one.name, count(one.admitted), count(one.refused), count(one.degraded), count(one.keys)]));
+  if (sample.stores) rows("stores", sample.stores.map((one) => [one.name, one.down ?? "answers", one.mean === null ? "–" : `${(one.mean * 1000).toFixed(2)} ms`, count(one.outages)]));
   const from = sample.clients === 1 ? "from 1 client" : `from ${count(sample.clients)} clients`;
   put("places-limit", sample.missed ? `${from}, ${count(sample.missed)} messages missed by slow readers` : from);
   rank("hottest", sample.hottest, "Nobody yet.");
   rank("most-refused", sample.most_refused, "Nobody was refused.");
+}
+
+function rows(id, table) {
+  const body = at(id);
+  if (!body) return;
+  body.replaceChildren(
+    ...table.map((cells) => {
+      const row = document.createElement("tr");
+      cells.forEach((text, i) => {
+        const cell = document.createElement(i === 0 ? "th" : "td");
+        if (i === 0) cell.scope = "row";
+        cell.textContent = text;
+        row.append(cell);
+      });
+      return row;
+    }),
+  );
+  body.closest("section").hidden = table.length === 0;
 }
 
 function rank(id, rows, none) {
@@ -94,8 +115,9 @@ function rank(id, rows, none) {
       item = fresh;
     }
     const [who, number, bar] = item.children;
-    who.textContent = row.cut ? `${row.key}…` : row.key;
-    who.title = row.key;
+    const key = row.cut ? `${row.key}…` : row.key;
+    who.textContent = row.limiter ? `${key} · ${row.limiter}` : key;
+    who.title = who.textContent;
     number.textContent = count(row.events);
     bar.firstElementChild.style.width = `${(100 * row.events) / most}%`;
   });
