@@ -240,17 +240,14 @@ async def test_a_cancelled_waiter_spends_nothing(redis_server: Server) -> None:
 
 
 def test_threads_spend_what_is_drawn_too(redis_server: Server) -> None:
-    limiter = SyncLimiter(
-        "1000/day using fixed-window",
-        store=RedisStore(redis_server.url),
-        name="chat",
-        lease=LEASE,
-    )
+    store = RedisStore(redis_server.url)
+    limiter = SyncLimiter("1000/day using fixed-window", store=store, name="chat", lease=LEASE)
     assert limiter.hit("a")
     before = scripts_run(redis_server)
     for _ in range(LEASE - 1):
         assert limiter.hit("a")
     assert scripts_run(redis_server) == before
+    asyncio.run(store.aclose())  # its loop lives on, and would tell the next test's server its name
 
 
 @pytest.mark.parametrize(
