@@ -287,7 +287,12 @@ def _takes_functions(kind: type[Rule]) -> set[str]:
             return True
         return any(takes(one) for one in typing.get_args(annotation))
 
-    hints = typing.get_type_hints(kind)
+    # Not of the class itself: before Python 3.11 its `_: KW_ONLY` is an error there.
+    holder = type("", (), {"__annotations__": {one.name: one.type for one in fields(kind)}})
+    names: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        names |= vars(sys.modules[base.__module__])
+    hints = typing.get_type_hints(holder, names)
     return {one.name for one in fields(kind) if takes(hints.get(one.name))}
 
 
