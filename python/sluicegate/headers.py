@@ -8,12 +8,16 @@ has `Retry-After` in either, unless it is for good.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from math import ceil, isinf
 
 from ._core import Decision, Quota
 
-__all__ = ["decision_headers", "policy_name", "retry_after_seconds"]
+__all__ = ["STYLES", "decision_headers", "headers_of", "policy_name", "retry_after_seconds"]
+
+# What a choice of headers is made of.
+STYLES = {"ietf": ("ietf",), "x": ("x",), "both": ("ietf", "x")}
 
 _INTEGER_MAX = 999_999_999_999_999  # of a structured field: 15 digits
 
@@ -40,6 +44,14 @@ def decision_headers(decision: Decision, style: str = "ietf") -> dict[str, str]:
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return headers
+
+
+def headers_of(decision: Decision, styles: Iterable[str]) -> dict[str, str]:
+    """The fields of several styles."""
+    found: dict[str, str] = {}
+    for style in styles:
+        found.update(decision_headers(decision, style))
+    return found
 
 
 def policy_name(quota: Quota) -> str:

@@ -7,22 +7,21 @@ registers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import ceil, isfinite
 from random import random
 from typing import Any, Literal, NamedTuple
 
 from ._core import Decision
 from ._support import check_number
-from .headers import decision_headers, policy_name
+from .headers import STYLES, headers_of, policy_name
 
-__all__ = ["PROBLEM_JSON", "Answers", "Headers", "Refusal", "raw_headers"]
+__all__ = ["PROBLEM_JSON", "Answers", "Headers", "Refusal", "completed", "raw_headers"]
 
 Headers = Literal["ietf", "x", "both", "none"]
 
 PROBLEM_JSON = "application/problem+json"
 
-_STYLES = {"ietf": ("ietf",), "x": ("x",), "both": ("ietf", "x"), "none": (), None: ()}
 _TYPES = "https://iana.org/assignments/http-problem-types#"
 _TOO_MANY, _UNAVAILABLE = 429, 503
 _FOR_GOOD = 60.0  # seconds; of a refusal that no quota explains and no wait ends
@@ -62,19 +61,17 @@ class Answers:
     ) -> None:
         if headers is not None and not isinstance(headers, str):
             raise TypeError(f"headers are named by a str or None, not {type(headers).__name__}")
-        if headers not in _STYLES:
+        if headers not in (None, "none", *STYLES):
             raise ValueError(f"headers are 'ietf', 'x', 'both' or 'none', not {headers!r}")
         self.jitter = check_number(jitter, "jitter", equal=True)
         if not isfinite(self.jitter):
             raise ValueError("jitter is finite")
-        self._styles = _STYLES[headers]
+        self._styles = STYLES.get(headers or "none", ())
         self._chance = chance
 
     def headers(self, decision: Decision) -> dict[str, str]:
         """The fields that tell of a decision; of one that refuses, with `Retry-After`."""
-        found: dict[str, str] = {}
-        for style in self._styles:
-            found.update(decision_headers(decision, style))
+        found = headers_of(decision, self._styles)
         if not decision.allowed:
             found["Retry-After"] = str(self._retry_after(decision))
         return found
@@ -120,3 +117,12 @@ def raw_headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
     ]
+
+
+def completed(
+    own: Iterable[tuple[bytes, bytes]], more: Iterable[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """A response's headers, and those of `more` (in small letters) that it does not have."""
+    own = list(own)
+    names = {bytes(name).lower() for name, _ in own}
+    return [*own, *(pair for pair in more if pair[0] not in names)]

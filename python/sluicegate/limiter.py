@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _core, elsewhere
@@ -13,7 +13,7 @@ from .errors import RateLimitExceeded
 from .reservation import Reservation, own_cost
 from .waiting import wait_in_task
 
-__all__ = ["Handle", "Limiter", "hit_all"]
+__all__ = ["Handle", "Limiter", "hit_all", "hit_together"]
 
 
 class Handle(_core.Handle):
@@ -184,6 +184,17 @@ class Limiter(BaseLimiter):
 
 
 hit_all = Limiter.hit_all
+
+
+def hit_together(
+    charges: Sequence[tuple[Limiter, _core.Key, _core.Cost]],
+) -> Awaitable[_core.Decision]:
+    """`hit_all` of charges, which are often one: that is a hit, and costs no more."""
+    if len(charges) == 1:
+        limiter, key, cost = charges[0]
+        return limiter.hit(key, cost)
+    return Limiter.hit_all(*charges)
+
 
 for _class, _base in ((Limiter, _core.Limiter), (Handle, _core.Handle)):
     own(_class, hit_nowait=_base.hit_nowait)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import _core
 from ..errors import StoreError
-from ..limiter import Limiter
+from ..limiter import hit_together
 from ..reservation import Reservation
 from .counting import FREE, Charge, Counting
 
@@ -111,11 +111,7 @@ class Entry:
             charges.append(block)
         if not charges:
             return None
-        if len(charges) == 1:
-            limiter, key, cost = charges[0]
-            decision = await limiter.hit(key, cost)
-        else:
-            decision = await Limiter.hit_all(*charges)
+        decision = await hit_together(charges)
         if not decision.allowed:
             return await refusal_of(decision, (one,))
         self.decision = decision
@@ -165,7 +161,7 @@ class Entry:
                 if not decision.allowed:
                     return await refusal_of(decision, rules)
         if at_once:
-            decision = await Limiter.hit_all(*at_once)
+            decision = await hit_together(at_once)
             if not decision.allowed:
                 return await refusal_of(decision, rules)
             self._bind(decision)

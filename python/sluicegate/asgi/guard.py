@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import _core
 from ..errors import StoreError
-from ..limiter import Limiter
+from ..limiter import Limiter, hit_together
 from ..websocket.excess import Excess, Peer
 from ..websocket.sizes import size_of
 from .counting import Counting
@@ -107,11 +107,7 @@ async def decide(
     ]
     if not charges:
         return None
-    if len(charges) == 1:
-        limiter, key, cost = charges[0]
-        decision = await limiter.hit(key, cost)
-    else:
-        decision = await Limiter.hit_all(*charges)
+    decision = await hit_together(charges)
     if decision.allowed:
         return None
     limited = [guard for guard in guards if guard.limiter is not None]

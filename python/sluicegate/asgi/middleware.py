@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import identity
 from .._support import check_number
+from ..headers import STYLES
 from ..websocket.excess import POLICY_VIOLATION, close_of
 from .answers import auth_error_handler, made, too_many_requests
 from .backends import BaseBackend, StoreBackend
@@ -17,7 +18,7 @@ from .connection import LimitedWebSocket
 from .entry import Entry
 from .handshake import deny, turn_away
 from .matching import Config, compiled
-from .responding import STYLES, Headers, respond, with_headers
+from .responding import Headers, respond, with_headers
 from .search import Outcome, Search, Unknown
 from .servers import check_delay, check_socketio
 from .types import ASGIApp, Authenticate, OnAuthError, OnBlocked, Receive, Scope, Send
@@ -72,7 +73,7 @@ class RateLimitMiddleware:
         ):
             if given is not None and not callable(given):
                 raise TypeError(f"{what} is a function, not {type(given).__name__}")
-        if headers not in STYLES:
+        if headers is not None and headers not in STYLES:
             raise ValueError(f"headers are 'ietf', 'x', 'both' or None, not {headers!r}")
         self.app = app
         self.authenticate = authenticate

@@ -5,19 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from .. import _core
+from ..headers import STYLES, headers_of
+from ..http import completed, raw_headers
 from .entry import Entry
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Headers", "respond", "with_headers"]
 
 Headers = Literal["ietf", "x", "both"] | None
-
-STYLES: dict[Headers, tuple[Literal["ietf", "x"], ...]] = {
-    None: (),
-    "ietf": ("ietf",),
-    "x": ("x",),
-    "both": ("ietf", "x"),
-}
 
 
 async def respond(app: ASGIApp, entry: Entry, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,18 +40,11 @@ def with_headers(send: Send, decision: _core.Decision | None, style: Headers) ->
     """The same `send`, for responses with what a decision says; those that there are, stay."""
     if style is None or decision is None:
         return send
-    headers = [
-        (name.lower().encode("ascii"), value.encode("ascii"))
-        for one in STYLES[style]
-        for name, value in decision.headers(one).items()
-    ]
+    headers = raw_headers(headers_of(decision, STYLES[style]))
 
     async def send_with_headers(message: Message) -> None:
         if message["type"].endswith("http.response.start"):
-            own = list(message.get("headers") or ())
-            names = {bytes(name).lower() for name, _ in own}
-            more = {name: value for name, value in headers if name not in names}
-            message = {**message, "headers": [*own, *more.items()]}
+            message = {**message, "headers": completed(message.get("headers") or (), headers)}
         await send(message)
 
     return send_with_headers

@@ -11,9 +11,9 @@ from starlette.requests import HTTPConnection
 from .. import _core
 from ..base import OnStoreError
 from ..errors import StoreError
-from ..http import Answers, raw_headers
+from ..http import Answers, completed, raw_headers
 from ..identity import Key, key_of
-from ..limiter import Limiter, hit_all
+from ..limiter import Limiter, hit_together
 from ..reservation import Reservation
 from ..stores import Store
 from .finding import Finder, Found
@@ -164,11 +164,8 @@ class Visit:
                     break
                 held.append(_Held(reservation, one.count_when, cost))
             else:
-                if len(triples) == 1:
-                    ((limiter, subject, cost),) = triples
-                    decisions.append(await limiter.hit(subject, cost))
-                elif triples:
-                    decisions.append(await hit_all(*triples))
+                if triples:
+                    decisions.append(await hit_together(triples))
         except BaseException:
             await _give_back(held)
             raise
@@ -222,14 +219,10 @@ class Visit:
 
     def _told(self, headers: Any) -> list[tuple[bytes, bytes]]:
         """The response's headers, and those of ours that it does not have."""
-        own = list(headers)
         found = self._headers
         if not found and self._decisions:
             found = self._guard.settings.answers.headers(min(self._decisions, key=_left))
-        if not found:
-            return own
-        names = {name.lower() for name, _ in own}
-        return [*own, *(pair for pair in raw_headers(found) if pair[0] not in names)]
+        return completed(headers, raw_headers(found)) if found else list(headers)
 
 
 async def _asked(function: Callable[[Any], Any], connection: HTTPConnection) -> Any:
