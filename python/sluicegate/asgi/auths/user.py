@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ...identity.users import attribute_of
 from ..types import Scope
 from .empty import EmptyInformation, checked
 
@@ -39,10 +40,7 @@ def from_user(attribute: str | None = None) -> Callable[[Scope], Awaitable[tuple
 
 def _first(user: Any) -> Any:
     for name in _NAMES:
-        try:
-            value = getattr(user, name, None)
-        except NotImplementedError:  # Starlette's BaseUser has names that it leaves to others
-            continue
+        value = attribute_of(user, name, None)
         if value is not None and value != "":
             return value
     return None
