@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sluicegate.observe import snapshot
-from sluicegate.observe.live import TOP
+from sluicegate.observe.live import TOP, of_connections
 
 from .room import Room
 from .watching import Watched
@@ -15,16 +15,11 @@ def read_chat(watched: Watched, room: Room) -> dict[str, Any]:
     """One reading, for a Sampler."""
     messages = snapshot({"messages": watched.messages}, top=TOP)["messages"]
     counters = messages["counters"]
-    statistics = watched.statistics()
-    violations = statistics["violations"]
+    connections = of_connections(watched.statistics())
     return {
         "admitted": counters["admitted"],
-        # Sizes are refused before any quota is asked.
-        "refused": counters["refused"] + violations.get("message_size", 0),
-        "connections": statistics["active_connections"],
-        "clients": statistics["unique_clients"],
-        "turned_away": violations.get("concurrent_connections", 0)
-        + violations.get("connection_rate", 0),
+        "refused": counters["refused"] + connections.pop("oversized"),
+        **connections,
         "keys": counters["keys"],
         "bytes": counters["bytes"],
         "missed": room.dropped,

@@ -6,10 +6,10 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-__all__ = ["EVERY_SECONDS", "TOP", "Sampler", "Viewer"]
+__all__ = ["EVERY_SECONDS", "TOP", "Sampler", "Viewer", "of_connections"]
 
 EVERY_SECONDS = 0.5
 KEPT_SECONDS = 120
@@ -97,6 +97,19 @@ class Sampler:
         for viewer in list(self._viewers):
             viewer.offer(text)
         await asyncio.sleep(EVERY_SECONDS)
+
+
+def of_connections(statistics: Mapping[str, Any]) -> dict[str, int]:
+    """What a page shows of `WebSocketRateLimiter.get_statistics()`. `oversized` messages are
+    refused before any quota is asked, and so are in no table's count."""
+    violations = statistics["violations"]
+    return {
+        "connections": statistics["active_connections"],
+        "clients": statistics["unique_clients"],
+        "turned_away": violations.get("concurrent_connections", 0)
+        + violations.get("connection_rate", 0),
+        "oversized": violations.get("message_size", 0),
+    }
 
 
 def _rate(count: float, span: float) -> float:

@@ -14,7 +14,7 @@ from .snapshot import Observable, limiter_of, tables_of
 if TYPE_CHECKING:
     from sluicegate.stores.redis.health import Health
 
-__all__ = ["READINGS", "Limiters", "Reading", "Sample", "healths"]
+__all__ = ["READINGS", "Limiters", "Reading", "Sample", "healths", "statistics_of"]
 
 Limiters = Mapping[str, Observable]
 Sample = tuple[tuple[str, ...], float]  # the values of the labels, and what was read
@@ -52,7 +52,8 @@ def _decisions(limiters: Limiters) -> Iterator[Sample]:
             yield (label, outcome), counters[outcome]
 
 
-def _statistics(limiters: Limiters) -> Iterator[tuple[str, dict[str, Any]]]:
+def statistics_of(limiters: Limiters) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each that counts connections, with its name."""
     for label, observed in list(limiters.items()):
         limiter: Any = limiter_of(observed)
         if hasattr(limiter, "get_statistics"):
@@ -60,12 +61,12 @@ def _statistics(limiters: Limiters) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _connections(limiters: Limiters) -> Iterator[Sample]:
-    for label, statistics in _statistics(limiters):
+    for label, statistics in statistics_of(limiters):
         yield (label,), statistics["active_connections"]
 
 
 def _violations(limiters: Limiters) -> Iterator[Sample]:
-    for label, statistics in _statistics(limiters):
+    for label, statistics in statistics_of(limiters):
         for kind, count in statistics["violations"].items():
             yield (label, kind), count
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sluicegate.observe import snapshot
-from sluicegate.observe.live import TOP
-from sluicegate.observe.readings import healths
-from sluicegate.observe.snapshot import limiter_of
+from sluicegate.observe.live import TOP, of_connections
+from sluicegate.observe.readings import healths, statistics_of
 
 if TYPE_CHECKING:
     from sluicegate.observe.snapshot import Observable
@@ -25,24 +24,14 @@ def read_limiters(limiters: Mapping[str, Observable], *, hide_keys: bool) -> dic
         what: sum(table["counters"][what] for table in told.values())
         for what in ("admitted", "refused", "keys", "bytes")
     }
-    connections = clients = turned_away = 0
-    for observed in limiters.values():
-        limiter: Any = limiter_of(observed)
-        if not hasattr(limiter, "get_statistics"):
-            continue
-        statistics = limiter.get_statistics()
-        violations = statistics["violations"]
-        connections += statistics["active_connections"]
-        clients += statistics["unique_clients"]
-        turned_away += violations.get("concurrent_connections", 0)
-        turned_away += violations.get("connection_rate", 0)
-        # Sizes are refused before any quota is asked.
-        sums["refused"] += violations.get("message_size", 0)
+    sums |= {"connections": 0, "clients": 0, "turned_away": 0}
+    for _, statistics in statistics_of(limiters):
+        connections = of_connections(statistics)
+        sums["refused"] += connections.pop("oversized")
+        for what, count in connections.items():
+            sums[what] += count
     return {
         **sums,
-        "connections": connections,
-        "clients": clients,
-        "turned_away": turned_away,
         "missed": 0,
         "hottest": _merged(told, "hottest"),
         "most_refused": _merged(told, "most_refused"),
