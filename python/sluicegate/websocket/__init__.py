@@ -9,7 +9,7 @@ from .refused import ConnectionRefused
 from .storage import InMemoryStorage
 
 if TYPE_CHECKING:
-    from .storage import RedisStorage
+    from .redis_storage import RedisStorage
 
 __all__ = [
     "ConnectionInfo",
@@ -24,6 +24,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name != "RedisStorage":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import storage
+    from .redis_storage import RedisStorage  # what is not used is not loaded
 
-    return storage.RedisStorage
+    return RedisStorage
