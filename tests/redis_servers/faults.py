@@ -28,6 +28,24 @@ def paused(server: Server, seconds: float, *, writes: bool = False) -> Iterator[
 
 
 @contextmanager
+def killed(server: Server) -> Iterator[None]:
+    """Dead in the block, and started again behind it."""
+    server.kill()
+    yield
+    server.restart()
+
+
+@contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    """Does nothing in the block, and keeps its connections."""
+    server.stop()
+    try:
+        yield
+    finally:
+        server.cont()
+
+
+@contextmanager
 def busy(server: Server) -> Iterator[None]:
     """Answers BUSY: a script runs that does not end by itself."""
     with server.client() as client:

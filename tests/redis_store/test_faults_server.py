@@ -45,22 +45,6 @@ def told_once(watch: Watch) -> None:
 
 
 @contextmanager
-def killed(running: Server) -> Iterator[None]:
-    running.kill()
-    yield
-    running.restart()
-
-
-@contextmanager
-def stopped(running: Server) -> Iterator[None]:
-    running.stop()
-    try:
-        yield
-    finally:
-        running.cont()
-
-
-@contextmanager
 def read_only(running: Server) -> Iterator[None]:
     with server(running.kind) as other, faults.read_only(running, other):
         with running.client() as client:
@@ -77,8 +61,8 @@ class Fault:
 
 
 FAULTS = {
-    "killed": Fault(killed),
-    "stopped": Fault(stopped, silent=True),
+    "killed": Fault(faults.killed),
+    "stopped": Fault(faults.stopped, silent=True),
     "paused": Fault(lambda s: faults.paused(s, 1.5), silent=True),
     "writes paused": Fault(lambda s: faults.paused(s, 60, writes=True), silent=True),
     "busy": Fault(faults.busy, says="BUSY"),

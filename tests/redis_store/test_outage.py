@@ -33,22 +33,6 @@ POLICIES: tuple[Policy, ...] = ("raise", "allow", "deny", "local")
 
 
 @contextmanager
-def killed(running: Server) -> Iterator[None]:
-    running.kill()
-    yield
-    running.restart()
-
-
-@contextmanager
-def stopped(running: Server) -> Iterator[None]:
-    running.stop()
-    try:
-        yield
-    finally:
-        running.cont()
-
-
-@contextmanager
 def writes_paused(running: Server) -> Iterator[None]:
     """It still answers what only reads."""
     with faults.paused(running, 60, writes=True):
@@ -56,8 +40,8 @@ def writes_paused(running: Server) -> Iterator[None]:
 
 
 OUTAGES: dict[str, Callable[[Server], AbstractContextManager[None]]] = {
-    "killed": killed,
-    "stopped": stopped,
+    "killed": faults.killed,
+    "stopped": faults.stopped,
     "writes paused": writes_paused,
 }
 
@@ -162,7 +146,7 @@ async def test_messages_that_come_at_once(redis_server: Server) -> None:
             f"{QUOTA}/day", store=store, name="crowd", on_store_error="local", timeout=TIMEOUT
         )
         assert not (await limiter.hit("other")).degraded
-        with stopped(redis_server):
+        with faults.stopped(redis_server):
             begin = time.monotonic()
             found = await outcomes(
                 [limiter.hit("k") for _ in range(MESSAGES)], TIMEOUT + 2 * MARGIN
@@ -235,7 +219,7 @@ def test_messages_of_threads(redis_server: Server) -> None:
             admitted.append(decision.allowed)
             assert decision.degraded
 
-    with stopped(redis_server):
+    with faults.stopped(redis_server):
         threads = [threading.Thread(target=send) for _ in range(4)]
         for one in threads:
             one.start()
@@ -271,7 +255,7 @@ async def test_connections_of_web_sockets(redis_server: Server, policy: Policy) 
             return [await asyncio.create_task(connect(name)) for name in names]
 
         assert await connected("before") == [True]
-        with stopped(redis_server):
+        with faults.stopped(redis_server):
             begin = time.monotonic()
             found = await connected("a", "b", "c", "d")
             assert (
