@@ -319,7 +319,7 @@ async def test_delay_holds_back_and_loses_nothing(behind: Served, user: str) -> 
 
 async def test_delay_sees_a_disconnect(behind: Served, user: str) -> None:
     if behind.name == "daphne":
-        return
+        pytest.skip("delay is an error behind daphne, as the test before shows")
     raw = await Raw.connect(behind.server.port, f"/ws/delay?user={user}")
     for _ in range(5):  # the fifth waits
         await raw.send_text("x")
