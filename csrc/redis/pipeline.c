@@ -67,7 +67,7 @@ void sg_pipeline_add(sg_pipeline *p, sg_request *r) {
 
 sg_request *sg_pipeline_take_waiting(sg_pipeline *p) {
     sg_request *first = p->first;
-    p->first = p->last = NULL;
+    p->first = p->last = p->put_back = NULL;
     p->waiting = 0;
     return first;
 }
@@ -124,13 +124,6 @@ static void put_back(sg_pipeline *p, const row *row) {
         p->last = row->last;
     p->put_back = row->last;
     p->waiting += row->count;
-}
-
-static sg_request *take_waiting(sg_pipeline *p) {
-    sg_request *first = p->first;
-    p->first = p->last = p->put_back = NULL;
-    p->waiting = 0;
-    return first;
 }
 
 static void fail_row(sg_pipeline *p, sg_request *first, sg_failure failure, const char *text,
@@ -314,7 +307,7 @@ void sg_pipeline_write(sg_pipeline *p) {
     sg_request *next;
     p->group_count = 0;
     p->pass++;
-    for (sg_request *r = take_waiting(p); r != NULL; r = next) {
+    for (sg_request *r = sg_pipeline_take_waiting(p); r != NULL; r = next) {
         next = r->next;
         if (r->over || !p->calls->wanted(p->owner, r)) {
             append(&unwanted, r);
@@ -643,5 +636,5 @@ void sg_pipeline_drop(sg_pipeline *p, sg_failure failure, const char *text, size
     sg_request *flying = land(p);
     end_stream(p);
     fail_row(p, flying, failure == SG_UNSENT ? SG_LOST : failure, text, length);
-    fail_row(p, take_waiting(p), failure, text, length);
+    fail_row(p, sg_pipeline_take_waiting(p), failure, text, length);
 }

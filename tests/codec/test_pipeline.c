@@ -639,6 +639,27 @@ static void what_was_lost_is_asked_again_if_it_charges_nothing(void **state) {
     fixture_end(f);
 }
 
+/* What belongs elsewhere by now is no place to put others behind. */
+static void what_was_taken_leaves_no_place_behind(void **state) {
+    (void)state;
+    fixture *f = fixture_new();
+    for (unsigned i = 0; i < 2; i++) {
+        check(f, 0, 0, SG_PEEK);
+        sg_pipeline_write(&f->pipeline);
+        sg_pipeline_sent(&f->pipeline);
+    }
+    assert_true(feed(f, "-NOSCRIPT No matching script.\r\n")); /* the first waits once more */
+    sg_request *taken = sg_pipeline_take_waiting(&f->pipeline);
+    assert_ptr_equal(taken, f->fates[0].request);
+    assert_null(taken->next);
+    sg_pipeline_lost(&f->pipeline, "gone", 4);
+    assert_null(taken->next);
+    assert_ptr_equal(f->pipeline.first, f->fates[1].request);
+    EQUAL(f->pipeline.waiting, 1);
+    sg_pipeline_add(&f->pipeline, taken);
+    fixture_end(f);
+}
+
 /* Half a reply, and nonsense, say nothing of what the next connection brings. */
 static void what_was_read_of_a_dropped_stream_is_gone(void **state) {
     (void)state;
@@ -925,6 +946,7 @@ int main(void) {
         cmocka_unit_test(replies_may_be_cut_anywhere),
         cmocka_unit_test(what_is_late_fails_and_its_reply_is_skipped),
         cmocka_unit_test(what_was_lost_is_asked_again_if_it_charges_nothing),
+        cmocka_unit_test(what_was_taken_leaves_no_place_behind),
         cmocka_unit_test(what_was_read_of_a_dropped_stream_is_gone),
         cmocka_unit_test(a_drop_fails_all),
         cmocka_unit_test(what_nobody_waits_for_is_not_sent),
