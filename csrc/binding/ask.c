@@ -76,7 +76,6 @@ int sgpy_ask_traverse(sgpy_ask *ask, visitproc visit, void *arg) {
         ask->many->visitor = ask;
     }
     if (ask->many != NULL && ask->many->visitor == ask) { /* of all that share it, one does */
-        Py_VISIT(ask->many->list);
         Py_VISIT(ask->many->future);
         Py_VISIT(ask->many->error);
     }
@@ -121,6 +120,7 @@ static void many_done(sgpy_state *st, sgpy_many *many) {
     if (many->error != NULL) {
         resolve(st, many->future, st->str_set_exception, many->error);
     } else {
+        PyObject_GC_Track(many->list);
         resolve(st, many->future, st->str_set_result, many->list);
     }
 }

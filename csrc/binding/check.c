@@ -265,6 +265,8 @@ static sgpy_many *many_new(Py_ssize_t count) {
         sgpy_many_release(many);
         return NULL;
     }
+    /* The collector may not empty what is still being filled, nor show it to anybody. */
+    PyObject_GC_UnTrack(many->list);
     return many;
 }
 
@@ -379,6 +381,7 @@ PyObject *sgpy_limiter_ask_many(PyObject *op, PyObject *given) {
         if (many->error != NULL) {
             PyErr_SetObject((PyObject *)Py_TYPE(many->error), many->error);
         } else {
+            PyObject_GC_Track(many->list);
             result = Py_NewRef(many->list);
         }
     } else {

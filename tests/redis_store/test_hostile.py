@@ -47,6 +47,28 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
+async def test_nobody_sees_results_that_are_not_all_there(store: Store) -> None:
+    """A list that is still being filled is not Python's: to read it would crash, and where the
+    garbage collector emptied it, what is filled in next would be written nowhere."""
+    count = 211  # as many as no other list has, and one command takes
+
+    def lists(seen: list[Any]) -> list[Any]:
+        return [one for one in seen if type(one) is list and len(one) == count]
+
+    before = len(lists(gc.get_objects()))
+    limiter = limiter_of(store)
+    asked: Any = limiter._ask_many([(f"k{number}", 1) for number in range(count)])
+    await turn()
+    assert not lists(gc.get_referents(store.link))
+    assert len(lists(gc.get_objects())) == before
+    store.link.feed(b"*%d\r\n%b:%d\r\n" % (count + 1, b"$-1\r\n" * count, NOW_US))
+    found = await asked
+    assert len(found) == count and all(found)
+    assert gc.is_tracked(found)
+    nothing: Any = limiter._ask_many([])
+    assert nothing == [] and gc.is_tracked(nothing)
+
+
 # ---- objects that are not whole
 
 
