@@ -3,6 +3,7 @@
 #include <string.h>
 
 #define TABLE_BYTES (SG_TOPK_BUCKETS * sizeof(sg_topk_entry))
+#define WAYS 4u /* buckets that a key may have: so many keys at least are counted exactly */
 #define HALF_LIFE (60 * SG_TICKS_PER_SECOND)
 
 void sg_topk_init(sg_topk *topk, uint64_t seed) {
@@ -42,7 +43,7 @@ static void halve(sg_topk *topk, sg_ticks now) {
         sg_topk_entry *e = &topk->entries[i];
         e->count /= 2;
         if (e->count == 0)
-            e->fingerprint = 0;
+            e->fingerprint = 0; /* a free bucket counts nothing: the lightest of its set */
     }
     topk->halved = now;
 }
@@ -71,14 +72,21 @@ void sg_topk_add(sg_topk *topk, sg_arena *arena, sg_fingerprint fp, const char *
     }
     if (SG_UNLIKELY(sg_ahead(now, topk->halved) >= HALF_LIFE))
         halve(topk, now);
-    uint64_t id = fp.lo | 1;
-    sg_topk_entry *e = &topk->entries[(fp.hi >> 32) % SG_TOPK_BUCKETS];
-    if (e->fingerprint == id)
-        e->count++;
-    else if (e->fingerprint == 0)
-        take(e, id, name, length);
-    else if (wears(topk, e->count) && --e->count == 0)
-        take(e, id, name, length);
+    const uint64_t id = fp.lo | 1;
+    sg_topk_entry *set = &topk->entries[(fp.hi >> 32) % (SG_TOPK_BUCKETS / WAYS) * WAYS];
+    sg_topk_entry *lightest = set;
+    /* Buckets of a set fill from the left; only halving leaves a gap, and the key may then
+     * stand behind it. */
+    for (unsigned way = 0; way < WAYS; way++) {
+        if (set[way].fingerprint == id) {
+            set[way].count++;
+            return;
+        }
+        if (set[way].count < lightest->count)
+            lightest = &set[way];
+    }
+    if (lightest->fingerprint == 0 || (wears(topk, lightest->count) && --lightest->count == 0))
+        take(lightest, id, name, length);
 }
 
 size_t sg_topk_list(const sg_topk *topk, sg_topk_entry *out, size_t most) {

@@ -2,8 +2,9 @@
  *
  * One row of HeavyKeeper (Gong et al., "HeavyKeeper: An Accurate Algorithm for Finding
  * Top-k Elephant Flows", USENIX ATC 2018): a bucket belongs to one key; events of other
- * keys wear it down, the less likely the heavier it is. Counts are halved once a minute,
- * so that the list tells of now. */
+ * keys wear it down, the less likely the heavier it is. A key has the choice of four
+ * buckets, and wears down the lightest: heavy ones seldom meet. Counts are halved once a
+ * minute, so that the list tells of now. */
 #ifndef SG_TOPK_H
 #define SG_TOPK_H
 
