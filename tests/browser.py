@@ -185,15 +185,25 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, expression: str, timeout: float = 15.0) -> Any:
-        """The first true value of an expression, tried again and again."""
+        """The first true value of an expression, tried again and again.
+
+        One that throws is not true yet: a page that loads anew has nothing in it for a moment.
+        """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + timeout
-        while not (value := await self.eval(expression)):
+        while True:
+            said = ""
+            try:
+                if value := await self.eval(expression):
+                    return value
+            except PageError as error:
+                said = f" ({error})"
             if loop.time() > give_up:
                 text = await self.eval("document.body && document.body.innerText")
-                raise PageError(f"not within {timeout} s: {expression}; the page reads:\n{text}")
+                raise PageError(
+                    f"not within {timeout} s: {expression}{said}; the page reads:\n{text}"
+                )
             await asyncio.sleep(0.05)
-        return value
 
     async def text(self, selector: str) -> str:
         """The text that a person sees in the first element that a CSS selector finds."""

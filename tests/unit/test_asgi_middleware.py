@@ -548,7 +548,8 @@ async def test_endless_paths_fill_nothing_but_the_bounded_table() -> None:
 
     before = await ask(0)
     tables = {name: table.bytes for name, table in store.tables()}
-    assert await ask(5000) <= before + 50
+    # One object a path would be 5000; what the loop and earlier tests leave comes and goes.
+    assert await ask(5000) <= before + 500
     assert all(table.keys <= 1000 for _, table in store.tables())
     assert {name: table.bytes for name, table in store.tables()} == tables
     assert len(tables) == 3
