@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
-from itertools import islice
+from ipaddress import IPv6Address
+from itertools import count, islice
 from typing import Any
 
 from attacks.app import MAX_KEYS, QUOTA
@@ -24,20 +24,15 @@ MILLION = 1_000_000  # to the middleware itself
 AT_ONCE = 100  # requests of one pipeline
 
 
-def spoofed(start: str = "11.0.0.0") -> Iterator[str]:
+def spoofed() -> Iterator[str]:
     """Addresses of the internet, none twice."""
-    first = int(IPv4Address(start))
-    while True:
-        yield str(IPv4Address(first))
-        first += 1
+    for n in count(11 << 24):
+        yield f"{n >> 24}.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
 
 
 def of_one_subscriber(network: str = "2001:db8:1:2::") -> Iterator[str]:
     """Addresses of one /64."""
-    first = int(IPv6Address(network))
-    while True:
-        yield str(IPv6Address(first))
-        first += 1
+    return (str(IPv6Address(n)) for n in count(int(IPv6Address(network))))
 
 
 async def requests(target: Target, path: str, addresses: Iterable[str]) -> Counter[int]:
@@ -62,12 +57,12 @@ async def requests(target: Target, path: str, addresses: Iterable[str]) -> Count
 
 
 async def spoofing(
-    target: Target, path: str, addresses: Iterator[str], count: int = REAL
+    target: Target, path: str, addresses: Iterator[str], number: int = REAL
 ) -> tuple[Found, Counter[int]]:
     """So many requests, each with another address in X-Forwarded-For."""
     async with target.attacked() as found:
-        statuses = await requests(target, path, islice(addresses, count))
-    found.sent = count
+        statuses = await requests(target, path, islice(addresses, number))
+    found.sent = number
     return found, statuses
 
 
@@ -86,7 +81,7 @@ class Million:
 
 
 async def million(
-    addresses: Iterator[str], trusted_proxies: tuple[str, ...], count: int = MILLION
+    addresses: Iterator[str], trusted_proxies: tuple[str, ...], number: int = MILLION
 ) -> Million:
     """The middleware itself, without a server, asked for each address once."""
     store, found = MemoryStore(max_keys=MAX_KEYS), Million()
@@ -106,7 +101,7 @@ async def million(
     )
     limiter = Limiter(f"{QUOTA}/day", store=store, name="asgi:requests:ip:gcra")
     before, clock, began = resident(), time.perf_counter, time.perf_counter()
-    for one in islice(addresses, count):
+    for one in islice(addresses, number):
         headers = [(b"x-forwarded-for", one.encode())]
         scope = {
             "type": "http",

@@ -35,7 +35,8 @@ def delayed(found: Found) -> tuple[str, str]:
 
 
 def by_size(found: Found) -> tuple[str, str]:
-    return "0", f"{sum(code == 1009 for code in found.closed):,} (1009)"
+    refused = sum(code == 1009 for code in found.closed)
+    return f"{found.counts.get('/ws/size', 0):,}", f"{refused:,} (1009)"
 
 
 def places(found: Found) -> tuple[str, str]:
@@ -48,7 +49,7 @@ def one(found: Found) -> tuple[str, str]:
 
 
 def everything(found: Found) -> tuple[str, str]:
-    return f"{found.sent:,}", "0"
+    return f"{found.counts['/ws/free']:,}", "0"
 
 
 def nothing(found: Found) -> tuple[str, str]:

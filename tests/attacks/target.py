@@ -42,7 +42,6 @@ class Found:
     most: int = 0  # bytes of memory at the worst moment, above what there was before
     counts: dict[str, int] = field(default_factory=dict)  # of limiters and application
     held: int = 0  # keys whose places are taken
-    tasks: int = 0
     rounds: int = 0  # that the well-behaved client made, all served
     slowest: float = 0.0  # seconds of the slowest of these
     sent: int = 0  # by the attacker
@@ -68,7 +67,7 @@ class Target:
     async def attacked(self, *, friend: bool = True) -> AsyncIterator[Found]:
         """Measures what is done within, with a well-behaved client beside it."""
         found = Found()
-        await self.ask("start")
+        tasks = (await self.ask("start"))["tasks"]
         over = asyncio.Event()
         good = asyncio.ensure_future(self._behaves(found, over)) if friend else None
         try:
@@ -78,8 +77,10 @@ class Target:
             if good is not None:
                 await good
         said = await self.ask("stop")
-        for name in ("pause", "busy", "grown", "most", "counts", "held", "tasks"):
+        for name in ("pause", "busy", "grown", "most", "counts", "held"):
             setattr(found, name, said[name])
+        # what watched the loop was one of them, and has ended, too
+        await self.until(lambda said: said["tasks"] < tasks)
 
     async def _behaves(self, found: Found, over: asyncio.Event) -> None:
         """Says something, on a connection that is open and on a new one, and is answered."""
