@@ -16,7 +16,8 @@ class Raw:
         self.socket = connection
 
     @classmethod
-    async def connect(cls, port: int, path: str) -> Raw:
+    async def connect(cls, port: int, path: str, headers: str = "") -> Raw:
+        """`headers`: more of them, each line with its end."""
         loop = asyncio.get_running_loop()
         connection = socket.socket()
         connection.setblocking(False)
@@ -25,7 +26,7 @@ class Raw:
             request = (
                 f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
                 "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
             )
             await loop.sock_sendall(connection, request.encode())
             answer = b""

@@ -13,6 +13,7 @@ from calling import Dialog, echo, turns
 from sluicegate import MemoryStore
 from sluicegate.asgi import RateLimitMiddleware, Rule
 from sluicegate.testing import Clock, record
+from sluicegate.websocket import gone
 
 
 class Door:
@@ -288,6 +289,23 @@ async def test_delay_sees_that_the_client_has_gone() -> None:
         await turns()
         assert not (await enters(door))
         client.leave(1001)
+        await client.over()  # with no time gone by
+        assert [one.get("text") for one in client.sent()] == ["a"]
+        assert await enters(door)
+    assert door.clock.waiting == 0
+
+
+async def test_delay_sees_it_behind_what_was_sent_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn has read on, and its disconnect stands behind that."""
+    monkeypatch.setattr(gone, "LOOK", 0.01)
+    door = Door(Rule(messages="1/minute", concurrent=1, on_excess="delay", max_delay=100))
+    async with door.client() as client:
+        client.put(*"abcdefgh")
+        await asyncio.sleep(0.05)  # some looks
+        assert not (await enters(door))
+        assert client.taken == 1 + 2 + 1, "nothing was left out"
+        client.leave(1001)
+        client.disconnected = True  # as uvicorn's protocols say it
         await client.over()  # with no time gone by
         assert [one.get("text") for one in client.sent()] == ["a"]
         assert await enters(door)

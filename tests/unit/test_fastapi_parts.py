@@ -19,6 +19,7 @@ from sluicegate import (
     WebSocketLimits,
 )
 from sluicegate.identity import address
+from sluicegate.websocket import gone
 
 ONE = WebSocketLimits(max_concurrent_connections=1)
 
@@ -274,3 +275,27 @@ def test_without_starlette_the_error_names_the_command() -> None:
         "except ImportError as error: print(error)\n"
     )
     assert 'pip install "sluicegate[fastapi]"' in python(program)
+
+
+async def test_delay_sees_a_disconnect_behind_what_was_sent_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvicorn has read on, and its disconnect stands behind that."""
+    monkeypatch.setattr(gone, "LOOK", 0.01)
+    limits = WebSocketLimits(messages="1/hour", max_concurrent_connections=1)
+    limiter = FastAPIWebSocketLimiter(limits, on_excess="delay", max_delay=100_000)
+    wire = Wire(*({"type": "websocket.receive", "text": str(n)} for n in range(8)))
+    got: list[str] = []
+
+    async def endpoint() -> None:
+        async with limiter.connection(wire.websocket, "somebody") as connection:
+            async for text in connection.iter_text():
+                got.append(text)
+
+    task = asyncio.ensure_future(endpoint())
+    await asyncio.sleep(0.05)  # some looks
+    assert not task.done()
+    wire.disconnected = True  # type: ignore[attr-defined]  # as uvicorn's protocols say it
+    await asyncio.wait_for(task, 10)
+    assert got == ["0"]
+    assert limiter.limiter.get_client_connections("somebody") == 0

@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 
 from .. import _core
+from ..websocket.gone import slept
 from .entry import Entry
 from .guard import Excessive, Guard, decide
 from .handshake import read_out, send_close
@@ -255,9 +256,8 @@ class LimitedWebSocket:
             if self._ahead is None:
                 self._ahead = asyncio.ensure_future(self._take())
             await asyncio.wait((sleeper, self._ahead), return_when=asyncio.FIRST_COMPLETED)
-            if _is_over(self._ahead):
+            if _is_over(self._ahead) or not await slept(sleeper, self._receive):
                 return False
-            await sleeper
         finally:
             sleeper.cancel()
         return not _is_over(self._ahead)

@@ -41,7 +41,7 @@ def address(
         if not proxies or not _is_trusted(host, proxies):
             return key_of(host)
         client = client_of(scope.get("headers") or (), proxies, only)
-        return key_of(host) if client is None else key_of(str(client))
+        return key_of(host if client is None else client)
 
     return by_address
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .excess import Excess
+from .gone import slept
 from .refused import ConnectionRefused
 from .sizes import size_of
 
@@ -131,7 +132,8 @@ class LimitedConnection:
             await asyncio.wait((sleeper, self._ahead), return_when=asyncio.FIRST_COMPLETED)
             if self._ahead.done() and _is_disconnect(self._ahead):
                 return False
-            await sleeper
+            if not await slept(sleeper, getattr(self.websocket, "_receive", None)):
+                return False
         finally:
             sleeper.cancel()
         return not (self._ahead.done() and _is_disconnect(self._ahead))
