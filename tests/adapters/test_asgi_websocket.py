@@ -232,6 +232,44 @@ async def test_a_handshake_over_the_rate_is_refused(behind: Served, user: str) -
         assert response.headers["ratelimit-policy"] == '"connections";q=2;w=60'
 
 
+# What clients may write in the first line of a request, and some frameworks take for /ws/rate.
+SPELLED = [
+    "//ws/rate",
+    "///ws/rate",
+    "ws/rate",
+    "http://there/ws/rate",
+    "/%77s/rate",
+    "%20/ws/rate",
+]
+TAKEN = {
+    ("websockets-sansio", "channels"): {"//ws/rate", "///ws/rate", "ws/rate"},
+    ("websockets-sansio", "quart"): set(SPELLED),
+    ("hypercorn", "quart"): set(SPELLED),
+    ("daphne", "channels"): {"///ws/rate", "http://there/ws/rate", "ws/rate"},
+}
+
+
+async def test_no_spelling_of_the_path_is_a_way_round(behind: Served, user: str) -> None:
+    async def enters(path: str, who: str) -> bool:
+        try:
+            raw = await Raw.connect(behind.server.port, f"{path}?user={who}")
+        except (ConnectionError, asyncio.TimeoutError):
+            return False
+        raw.reset()
+        return True
+
+    taken = set()
+    for number, path in enumerate(SPELLED):
+        who = f"{user}-{number}"
+        entered = [await enters(path, who) for _ in range(3)]
+        if any(entered):
+            taken.add(path)
+            assert entered == [True, True, False], path
+            assert not await enters("/ws/rate", who), path
+    # else it would show nothing
+    assert taken >= TAKEN.get((behind.name, behind.app), set()) | {"/%77s/rate"}, taken
+
+
 async def test_a_browser_is_told_by_1008(behind: Served, user: str) -> None:
     for _ in range(2):
         async with behind.client("browser", user):

@@ -378,6 +378,10 @@ class Between:
         (Between(Between(socketio.ASGIApp(socket_server()))), "^/socket"),
         (starlette_with(socketio.ASGIApp(socket_server())), "^/live"),
         (fastapi_with(socketio.ASGIApp(socket_server())), "^/live/socket"),
+        (
+            starlette_with(socketio.ASGIApp(socket_server(), socketio_path="live/socket.io")),
+            "^/live/socket.io",
+        ),
         (Starlette().router, None),
         (Quart(__name__), None),
         (None, None),

@@ -20,7 +20,7 @@ from .handshake import deny, turn_away
 from .matching import Config, compiled
 from .responding import Headers, respond, with_headers
 from .search import Outcome, Search, Unknown
-from .servers import check_delay, check_socketio
+from .servers import check_delay, check_socketio, with_socketio
 from .types import ASGIApp, Authenticate, OnAuthError, OnBlocked, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class RateLimitMiddleware:
         """
         patterns = compiled(config, self.backend)
         check_socketio(self.app, patterns)
+        patterns = with_socketio(self.app, patterns)
         self._patterns = patterns
         self._search = Search(
             patterns, self.authenticate, self._address, simply=self.headers is None
