@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from math import inf
@@ -84,7 +85,7 @@ class RateLimitMiddleware:
         self._auth_error = auth_error_handler(on_auth_error)
         if headers is not None and not isinstance(self.backend, StoreBackend):
             raise TypeError("headers need a store, or its URL, for backend=")
-        self._address = address or _PEER
+        self._address = _PEER if address is None else _checked(address)
         self.use(config)
 
     def use(self, config: Config) -> None:
@@ -221,6 +222,21 @@ def _close_of(outcome: Outcome) -> tuple[int, str]:
     decision = outcome.decision
     never = decision is not None and decision.retry_after == inf
     return close_of("rate_limit_exceeded", inf if never else outcome.seconds)
+
+
+def _checked(address: Callable[[Scope], Any]) -> Callable[[Scope], str]:
+    """The function, which raises for what is no address: it would be another one at each request,
+    or everybody's."""
+
+    def checked(scope: Scope) -> str:
+        found = address(scope)
+        if isinstance(found, str):
+            return found
+        if inspect.iscoroutine(found):
+            found.close()
+        raise TypeError(f"address returned {type(found).__name__}, not str")
+
+    return checked
 
 
 def _backend(given: Any) -> BaseBackend:

@@ -23,7 +23,7 @@ class Unknown(Exception):  # noqa: N818 - it carries an error
     """Who a scope is of cannot be told: what `authenticate` or a rule's key raised."""
 
     def __init__(self, error: Exception, rule_refuse: str) -> None:
-        super().__init__(str(error))
+        super().__init__()  # what the error says it may not be able to
         self.error = error
         self.refuse = rule_refuse
 
