@@ -81,8 +81,8 @@ def _socketio_prefixes(app: Any, mounted: str, deep: int) -> Iterator[str]:
     if names & {"socketio", "engineio"}:
         path = getattr(app, "engineio_path", None)
         # below newer versions of Starlette the whole path is to be given
-        whole = bool(mounted and path and path.startswith(f"{mounted}/"))
-        yield path if whole else mounted + (path or "/")
+        whole = mounted and (path or "").startswith(f"{mounted}/")
+        yield str(path) if whole else mounted + (path or "/")
         if path is not None:
             yield from _socketio_prefixes(getattr(app, "other_asgi_app", None), mounted, deep - 1)
         return
