@@ -4,6 +4,7 @@ behind them, and real clients."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import sys
@@ -418,11 +419,39 @@ def frames(received: bytearray) -> tuple[int, bool]:
     return texts, pinged
 
 
+# ---- every framework behind every server
+
+EVERYWHERE = [
+    pair
+    for pair in itertools.product(
+        ("websockets", "websockets-sansio", "wsproto", "hypercorn", "daphne"),
+        ("starlette", "fastapi", "quart", "channels"),
+    )
+    # Quart wants to know a WebSocket's scheme, which daphne does not tell
+    if pair not in SERVERS and pair != ("daphne", "quart")
+]
+
+
+@pytest.mark.parametrize("pair", EVERYWHERE, ids="-".join)
+async def test_the_same_rules_everywhere(pair: tuple[str, str], user: str) -> None:
+    """The rest of SERVERS, by what matters most."""
+    with served(*pair) as server:
+        behind = Served(*pair, server)
+        await test_what_is_admitted_is_exact(behind, f"{user}-exact")
+        await test_places_are_exact_and_come_back(behind, f"{user}-places")
+        await test_a_handler_that_raises_gives_its_place_back(behind, f"{user}-raises")
+        await test_a_client_that_vanishes_gives_its_place_back(behind, f"{user}-gone", "reset")
+        await test_a_handshake_over_the_rate_is_refused(behind, f"{user}-rate")
+        await test_delay_holds_back_and_loses_nothing(behind, f"{user}-delay")
+        await test_the_lifespan_passes(behind, f"{user}-lifespan")
+
+
 # ---- Socket.IO
 
 
-async def test_in_front_of_socketio(user: str) -> None:
-    with served("websockets-sansio", "socketio") as server:
+@pytest.mark.parametrize("name", ["websockets-sansio", "wsproto", "hypercorn", "daphne"])
+async def test_in_front_of_socketio(name: str, user: str) -> None:
+    with served(name, "socketio") as server:
         url = f"{server.http}?user={user}"
         http = aiohttp.ClientSession()
         clients = [socketio.AsyncClient(reconnection=False, http_session=http) for _ in range(5)]
