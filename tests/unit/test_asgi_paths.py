@@ -179,6 +179,27 @@ async def test_an_exception_for_one_spelling_is_none_for_another() -> None:
         assert await statuses(path) == [200, 200, 429], path
 
 
+async def test_no_spelling_of_a_method_is_a_way_round() -> None:
+    for method, asked in (
+        ("POST", ("POST", "post", "Post")),
+        ("get", ("GET", "get", "HEAD", "head")),
+        ("HEAD", ("HEAD", "Head")),
+    ):
+        came_by: list[str] = []
+
+        async def counting(scope: Any, receive: Any, send: Any, came_by: Any = came_by) -> None:
+            came_by.append(scope["method"])
+            await hello(scope, receive, send)
+
+        app = RateLimitMiddleware(
+            counting, config={"^/": [Rule(requests="2/hour burst 2", method=method)]}
+        )
+        for written in asked * 3:
+            await call(app, "/login", written)
+        assert len(came_by) == 2
+        assert (await call(app, "/login", "PUT")).status == 200
+
+
 async def test_what_another_spelling_is_refused_by_charges_nothing() -> None:
     config = {
         "^//": [Rule(requests="9/hour burst 3")],

@@ -108,7 +108,9 @@ class Search:
     async def _hold(self, visit: _Visit, alike: Sequence[str], *, for_now: bool) -> Outcome | None:
         """Decides by the first pattern that matches one of these texts and has rules that fit."""
         scope, entry = visit.scope, visit.entry
-        method = scope.get("method", "GET")
+        # Werkzeug takes a method in any letters; what answers a GET answers a HEAD too
+        method = str(scope.get("method") or "GET").upper()
+        methods = (None, "GET", "HEAD") if method == "HEAD" else (None, method)
         for matches, _, rules in self._patterns:
             if not any(map(matches, alike)):
                 continue
@@ -119,7 +121,7 @@ class Search:
             fitting = [
                 held
                 for held in (rules.http if visit.is_http else rules.websocket)
-                if held.method is None or held.method == method
+                if held.method in methods
             ]
             if not fitting:
                 continue
