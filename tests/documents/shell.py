@@ -110,7 +110,7 @@ class Shell:
         self.end()
         port = serving.free_port()
         self._replaced["127.0.0.1:8000"] = f"127.0.0.1:{port}"
-        command = ["sh", "-c", f"exec {line} --port {port}"]
+        command = ["sh", "-c", f"exec {line.partition('#')[0]} --port {port}"]
         return self._served.enter_context(
             serving.serving(command, port, env=self.env, cwd=self.folder)
         )
