@@ -27,7 +27,7 @@ FIVE = 5.0  # seconds that a flood takes
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout of its own: what the build leaves does not come into ours."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
@@ -35,7 +35,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
     for name in ("csrc", "python"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # an environment with all that is built is large
 
 
 @pytest.fixture
