@@ -166,9 +166,11 @@ class RateLimitMiddleware:
 
     async def _app_of_refusal(self, outcome: Outcome) -> ASGIApp:
         seconds = self._answers.later(outcome.seconds)
-        if outcome.decision is None or self.on_blocked is not too_many_requests:
+        decision = outcome.decision
+        of_the_source = self.headers is None and outcome.rule.plain
+        if decision is None or of_the_source or self.on_blocked is not too_many_requests:
             return await made(self.on_blocked, seconds)
-        return problem(outcome.decision, seconds)
+        return problem(decision, seconds)
 
     async def _refuse(
         self,

@@ -12,6 +12,7 @@ from .entry import Applied, Entry, Refused, refusal_of
 from .keys import USERS, key_of
 from .matching import EVERYBODY, Held, Patterns, Rules, chosen
 from .paths import path_of
+from .rule import Rule
 from .types import Scope
 
 __all__ = ["Outcome", "Search", "Unknown"]
@@ -29,11 +30,16 @@ class Unknown(Exception):  # noqa: N818 - it carries an error
 
 
 class Outcome(NamedTuple):
-    """A refusal: the whole seconds to tell, how a handshake is refused, and the decision."""
+    """A refusal: the whole seconds to tell, by which rule, and the decision."""
 
     seconds: int
-    refuse: str
+    rule: Rule
     decision: _core.Decision | None
+
+    @property
+    def refuse(self) -> str:
+        """How a handshake is refused."""
+        return self.rule.refuse
 
 
 class Straight(NamedTuple):
@@ -191,7 +197,7 @@ class Search:
             refused = await refusal_of(decision, (Applied(counting, who, path, 1),))
         if refused is None:
             return None
-        return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
+        return Outcome(refused.seconds, counting.rule, refused.decision)
 
     async def _decide(
         self, visit: _Visit, first: Sequence[Held], shadows: Sequence[Held], *, for_now: bool
@@ -202,7 +208,7 @@ class Search:
             if held.retry_after is None or who is None:
                 return None
             seconds = await held.retry_after(visit.counted, who[0])
-            return Outcome(seconds, held.rule.refuse, None) if seconds > 0 else None
+            return Outcome(seconds, held.rule, None) if seconds > 0 else None
         if shadows:
             await entry.watch(await self._applied(visit, shadows))
         if not first:
@@ -217,7 +223,7 @@ class Search:
             refused = await entry.admit(rules, for_now=for_now)
         if refused is None:
             return None
-        return Outcome(refused.seconds, refused.by.counting.rule.refuse, refused.decision)
+        return Outcome(refused.seconds, refused.by.counting.rule, refused.decision)
 
     async def _applied(self, visit: _Visit, rules: Sequence[Held]) -> list[Applied]:
         scope = visit.scope
