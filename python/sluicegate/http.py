@@ -16,7 +16,15 @@ from ._core import Decision
 from ._support import check_number
 from .headers import STYLES, headers_of, policy_name
 
-__all__ = ["PROBLEM_JSON", "Answers", "Headers", "Refusal", "completed", "raw_headers"]
+__all__ = [
+    "PROBLEM_JSON",
+    "Answers",
+    "Headers",
+    "Refusal",
+    "completed",
+    "problem_of",
+    "raw_headers",
+]
 
 Headers = Literal["ietf", "x", "both", "none"]
 
@@ -80,27 +88,12 @@ class Answers:
         """The answer to what was refused: 429, or 503 where no limit was reached, but what
         counts did not answer (`on_store_error="deny"`) or is full."""
         headers = self.headers(decision)
-        seconds = int(headers["Retry-After"])
-        quota = decision.quota
-        failed = quota is None and decision.degraded
-        status = _UNAVAILABLE if failed else _TOO_MANY
-        kind, title = (
-            ("temporary-reduced-capacity", "Request cannot be counted just now")
-            if failed
-            else (
-                "quota-exceeded",
-                "Request cannot be satisfied as assigned quota has been exceeded",
-            )
-        )
-        problem = {
-            "type": _TYPES + kind,
-            "title": title,
-            "status": status,
-            "detail": f"Come again in {seconds} second{'' if seconds == 1 else 's'}.",
-            "violated-policies": [] if quota is None else [policy_name(quota)],
-            "retry_after": seconds,
-        }
+        status, problem = problem_of(decision, int(headers["Retry-After"]))
         return Refusal(status, headers, problem)
+
+    def later(self, seconds: float) -> int:
+        """Whole seconds, at least 1, with the jitter."""
+        return max(1, ceil(seconds + self.jitter * self._chance()))
 
     def _retry_after(self, decision: Decision) -> int:
         wait = decision.retry_after
@@ -109,7 +102,31 @@ class Answers:
             wait = decision.reset_after
             if not isfinite(wait) or not wait:
                 wait = _FOR_GOOD if decision.quota is None else decision.quota.period
-        return max(1, ceil(wait + self.jitter * self._chance()))
+        return self.later(wait)
+
+
+def problem_of(decision: Decision, seconds: int) -> tuple[int, dict[str, Any]]:
+    """The status of a refusal, and what it says."""
+    quota = decision.quota
+    failed = quota is None and decision.degraded
+    status = _UNAVAILABLE if failed else _TOO_MANY
+    kind, title = (
+        ("temporary-reduced-capacity", "Request cannot be counted just now")
+        if failed
+        else (
+            "quota-exceeded",
+            "Request cannot be satisfied as assigned quota has been exceeded",
+        )
+    )
+    problem = {
+        "type": _TYPES + kind,
+        "title": title,
+        "status": status,
+        "detail": f"Come again in {seconds} second{'' if seconds == 1 else 's'}.",
+        "violated-policies": [] if quota is None else [policy_name(quota)],
+        "retry_after": seconds,
+    }
+    return status, problem
 
 
 def raw_headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

@@ -4,6 +4,7 @@ behind them, and real clients."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import sys
@@ -232,6 +233,44 @@ async def test_a_handshake_over_the_rate_is_refused(behind: Served, user: str) -
         assert response.headers["ratelimit-policy"] == '"connections";q=2;w=60'
 
 
+# What clients may write in the first line of a request, and some frameworks take for /ws/rate.
+SPELLED = [
+    "//ws/rate",
+    "///ws/rate",
+    "ws/rate",
+    "http://there/ws/rate",
+    "/%77s/rate",
+    "%20/ws/rate",
+]
+TAKEN = {
+    ("websockets-sansio", "channels"): {"//ws/rate", "///ws/rate", "ws/rate"},
+    ("websockets-sansio", "quart"): set(SPELLED),
+    ("hypercorn", "quart"): set(SPELLED),
+    ("daphne", "channels"): {"///ws/rate", "http://there/ws/rate", "ws/rate"},
+}
+
+
+async def test_no_spelling_of_the_path_is_a_way_round(behind: Served, user: str) -> None:
+    async def enters(path: str, who: str) -> bool:
+        try:
+            raw = await Raw.connect(behind.server.port, f"{path}?user={who}")
+        except (ConnectionError, asyncio.TimeoutError):
+            return False
+        raw.reset()
+        return True
+
+    taken = set()
+    for number, path in enumerate(SPELLED):
+        who = f"{user}-{number}"
+        entered = [await enters(path, who) for _ in range(3)]
+        if any(entered):
+            taken.add(path)
+            assert entered == [True, True, False], path
+            assert not await enters("/ws/rate", who), path
+    # else it would show nothing
+    assert taken >= TAKEN.get((behind.name, behind.app), set()) | {"/%77s/rate"}, taken
+
+
 async def test_a_browser_is_told_by_1008(behind: Served, user: str) -> None:
     for _ in range(2):
         async with behind.client("browser", user):
@@ -380,11 +419,39 @@ def frames(received: bytearray) -> tuple[int, bool]:
     return texts, pinged
 
 
+# ---- every framework behind every server
+
+EVERYWHERE = [
+    pair
+    for pair in itertools.product(
+        ("websockets", "websockets-sansio", "wsproto", "hypercorn", "daphne"),
+        ("starlette", "fastapi", "quart", "channels"),
+    )
+    # Quart wants to know a WebSocket's scheme, which daphne does not tell
+    if pair not in SERVERS and pair != ("daphne", "quart")
+]
+
+
+@pytest.mark.parametrize("pair", EVERYWHERE, ids="-".join)
+async def test_the_same_rules_everywhere(pair: tuple[str, str], user: str) -> None:
+    """The rest of SERVERS, by what matters most."""
+    with served(*pair) as server:
+        behind = Served(*pair, server)
+        await test_what_is_admitted_is_exact(behind, f"{user}-exact")
+        await test_places_are_exact_and_come_back(behind, f"{user}-places")
+        await test_a_handler_that_raises_gives_its_place_back(behind, f"{user}-raises")
+        await test_a_client_that_vanishes_gives_its_place_back(behind, f"{user}-gone", "reset")
+        await test_a_handshake_over_the_rate_is_refused(behind, f"{user}-rate")
+        await test_delay_holds_back_and_loses_nothing(behind, f"{user}-delay")
+        await test_the_lifespan_passes(behind, f"{user}-lifespan")
+
+
 # ---- Socket.IO
 
 
-async def test_in_front_of_socketio(user: str) -> None:
-    with served("websockets-sansio", "socketio") as server:
+@pytest.mark.parametrize("name", ["websockets-sansio", "wsproto", "hypercorn", "daphne"])
+async def test_in_front_of_socketio(name: str, user: str) -> None:
+    with served(name, "socketio") as server:
         url = f"{server.http}?user={user}"
         http = aiohttp.ClientSession()
         clients = [socketio.AsyncClient(reconnection=False, http_session=http) for _ in range(5)]

@@ -90,6 +90,31 @@ async def none_is_held(places: ConcurrencyLimiter) -> bool:
     return await places.count("pattern:* ada ") == 0
 
 
+async def test_a_ban_reaches_what_is_open_in_every_process(
+    stores: list[RedisStore], client: redis.Redis
+) -> None:
+    rules = {"^/": [Rule(messages="1000/second")]}
+    doors = [RateLimitMiddleware(echo, who, store, rules) for store in stores]
+    async with (
+        Dialog(doors[0]) as one,
+        Dialog(doors[1]) as two,
+        RedisStore(url_of(client)) as operator,
+    ):
+        assert [await echoes(each, 1) for each in (one, two)] == [1, 1]
+        banning = Limiter("1000/second", store=operator, name="asgi:messages:gcra")
+        await banning.ban("pattern:* ada ^/", 600)
+        banned_at = time.monotonic()
+        for each in (one, two):
+            each.put("x")
+            closed = await each.next()
+            assert (closed["type"], closed["code"]) == ("websocket.close", 1008)
+            assert closed["reason"] in [f"Rate limit exceeded; retry after {n}" for n in (599, 600)]
+        assert time.monotonic() - banned_at < 1
+        async with Dialog(doors[0]) as late:  # who comes anew is let in, and not heard
+            late.put("x")
+            assert (await late.next())["type"] == "websocket.close"
+
+
 async def test_what_counts_by_status_is_exact(stores: list[RedisStore]) -> None:
     statuses: list[int] = []
 

@@ -156,6 +156,7 @@ def test_the_wrong_path(start_demo: Start) -> None:
     [
         ("ftp://127.0.0.1/chat",),
         ("ws://",),
+        ("ws://[",),
         ("ws://127.0.0.1:99999/",),
         ("ws://127.0.0.1:1/", "--rate", "0"),
         ("ws://127.0.0.1:1/", "--rate", "nan"),

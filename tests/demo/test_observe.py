@@ -8,16 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
+from calling import call, hello
 from sluicegate import (
+    ConcurrencyLimiter,
     FastAPIWebSocketLimiter,
     Limiter,
     MemoryStore,
     WebSocketLimits,
     WebSocketRateLimiter,
 )
+from sluicegate.asgi import RateLimitMiddleware, Rule
 from sluicegate.observe import escape_key, hidden_key, snapshot, tables_of
 from sluicegate.observe.prometheus import LimiterCollector
+from sluicegate.starlette import install
 from sluicegate.testing import Clock
 
 
@@ -97,6 +104,39 @@ def test_what_can_be_observed() -> None:
     assert registry.get_sample_value("sluicegate_connections", {"limiter": "door"}) == 0
     with pytest.raises(TypeError, match="cannot be observed"):
         tables_of("chat", "a")  # type: ignore[arg-type]
+
+
+async def test_a_store_is_all_limiters_over_it_that_have_a_name() -> None:
+    store = MemoryStore(clock=Clock())
+    app = RateLimitMiddleware(
+        hello, backend=store, config={"^/": [Rule(requests="2/minute", concurrent=5)]}
+    )
+    for _ in range(5):
+        await call(app, client=("198.51.100.7", 80))
+    Limiter("1/minute", store=store).hit_nowait("of no name")
+    routed = Starlette(routes=[Route("/x", lambda request: PlainTextResponse())])
+    install(routed, store=store, default="1/minute")
+    await call(routed, "/x")
+    told = snapshot({"app": store})
+    assert set(told) == {"app.asgi:blocked", "app.asgi:requests:gcra", "app.asgi:places"} | {
+        "app.routes:GET /x"
+    }
+    assert told["app.asgi:requests:gcra"]["counters"]["refused"] == 3
+    assert told["app.asgi:places"]["counters"]["admitted"] == 5
+    (row,) = told["app.asgi:requests:gcra"]["most_refused"]
+    assert row["key"] == "pattern:* 198.51.100.7 ^/"
+    registry = CollectorRegistry()
+    registry.register(LimiterCollector({"app": store}))
+    labels = {"limiter": "app.asgi:requests:gcra", "outcome": "admitted"}
+    assert registry.get_sample_value("sluicegate_decisions_total", labels) == 2
+    assert b"198.51.100.7" not in generate_latest(registry)
+
+
+def test_of_one_name_events_and_slots_are_told_apart() -> None:
+    store = MemoryStore()
+    Limiter("1/minute", store=store, name="chat")
+    ConcurrencyLimiter(1, store=store, name="chat")
+    assert list(tables_of(store, "s")) == ["s.chat", "s.chat (slots)"]
 
 
 async def test_the_collector_tells_what_the_counters_say() -> None:

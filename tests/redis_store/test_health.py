@@ -55,6 +55,22 @@ async def test_round_trips_are_timed(redis_server: Server) -> None:
     assert after.connections == ()
 
 
+async def test_a_store_that_is_observed_tells_its_limiters_and_how_it_fares(
+    redis_server: Server,
+) -> None:
+    async with RedisStore(redis_server.url) as store:
+        chat = Limiter("5/minute", store=store, name="chat")
+        assert await chat.hit("user:42")
+        registry = CollectorRegistry()
+        registry.register(LimiterCollector({"app": store, "chat": chat}))
+        labels = {"limiter": "app.chat", "outcome": "admitted"}
+        assert registry.get_sample_value("sluicegate_decisions_total", labels) == 1
+        where = f"{store.settings.where()} sg"
+        labels = {"store": where, "state": "open"}
+        assert registry.get_sample_value("sluicegate_store_connections", labels) == 1
+        assert b"(2)" not in generate_latest(registry)  # one store is told once
+
+
 async def test_an_outage_is_seen_and_its_end(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

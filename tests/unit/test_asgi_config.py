@@ -179,6 +179,11 @@ def test_the_error_can_be_pickled() -> None:
     assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
+def test_a_text_without_bottom_is_refused() -> None:
+    with pytest.raises(ConfigError, match="line 1: what is in it is nested too deeply"):
+        parse_rules(b"a = " + b"[" * 100_000, "a")
+
+
 @given(st.text(max_size=200) | st.text("[]rule=\n'\"#1 ", max_size=80))
 def test_no_text_does_worse_than_to_be_refused(text: str) -> None:
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,8 +19,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount
 
 from calling import Dialog, call, echo, hello, turns
-from sluicegate import MemoryStore
+from sluicegate import Decision, MemoryStore
 from sluicegate.asgi import EmptyInformation, RateLimitMiddleware, Rule
+from sluicegate.asgi.answers import problem
 from sluicegate.testing import Clock
 
 
@@ -55,8 +58,20 @@ async def test_a_handshake_is_denied_by_http() -> None:
         start, body = client.answer, await client.next()
     assert start["type"] == "websocket.http.response.start"
     assert start["status"] == 429
-    assert headers_of(start) == {"retry-after": "12", "content-length": "0"}
-    assert body == {"type": "websocket.http.response.body", "body": b"", "more_body": False}
+    assert headers_of(start) == {
+        "retry-after": "12",
+        "content-length": str(len(body["body"])),
+        "content-type": "application/problem+json",
+    }
+    assert (body["type"], body["more_body"]) == ("websocket.http.response.body", False)
+    assert json.loads(body["body"]) == {
+        "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        "title": "Request cannot be satisfied as assigned quota has been exceeded",
+        "status": 429,
+        "detail": "Come again in 12 seconds.",
+        "violated-policies": ["connections"],
+        "retry_after": 12,
+    }
     assert client.sent() == []
 
 
@@ -241,7 +256,12 @@ async def test_headers_tell_where_a_client_stands(style: Any, names: set[str], r
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert set(answers[0].headers) == set(answers[1].headers) == names
     refusal = answers[2].headers
-    assert set(refusal) == {*names, "retry-after", "content-length"}
+    if rule.minute and style is None:  # all of it is asgi-ratelimit's, and so is the answer
+        assert answers[2].body == b""
+        assert set(refusal) == {"retry-after", "content-length"}
+    else:
+        assert json.loads(answers[2].body)["retry_after"] == int(refusal["retry-after"])
+        assert set(refusal) == {*names, "retry-after", "content-length", "content-type"}
     assert int(refusal["retry-after"]) in (30, 60)
     if "ratelimit" in names:
         name = "minute" if rule.minute else "requests"
@@ -250,6 +270,39 @@ async def test_headers_tell_where_a_client_stands(style: Any, names: set[str], r
     if "x-ratelimit-limit" in names:
         assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
         assert refusal["x-ratelimit-limit"] == "2"
+
+
+async def test_a_problem_tells_what_was_exceeded_and_what_failed_is_no_limit() -> None:
+    door = Door(Rule(requests="9/minute; search: 2/hour"))
+    answers = [await call(door.app) for _ in range(3)]
+    assert json.loads(answers[2].body)["violated-policies"] == ["search"]
+    full = problem(Decision(False, limit=3, retry_after=math.inf), 1)  # as for want of a place
+    answer = await call(full)
+    assert answer.status == 429 and answer.headers["content-type"] == "application/problem+json"
+    assert json.loads(answer.body)["violated-policies"] == []
+    failed = await call(problem(Decision(False, degraded=True, retry_after=math.inf), 1))
+    assert (failed.status, failed.retry_after) == (503, 1)
+    assert "temporary-reduced-capacity" in json.loads(failed.body)["type"]
+
+
+async def test_jitter_comes_on_top_of_retry_after() -> None:
+    for rule in (Rule(requests="1/minute"), Rule(minute=1)):
+        door = Door(rule, jitter=600.0)
+        told = {(await call(door.app)).retry_after for _ in range(40)} - {None}
+        assert len(told) > 10 and all(60 <= (seconds or 0) <= 660 for seconds in told)
+    asked = []
+
+    def blocked(seconds: int) -> Any:
+        asked.append(seconds)
+        return hello
+
+    door = Door(Rule(minute=1), jitter=600.0, on_blocked=blocked)
+    for _ in range(40):
+        await call(door.app)
+    assert len(set(asked)) > 10
+    for wrong in (-1, math.inf, math.nan, "1"):
+        with pytest.raises((TypeError, ValueError), match="jitter"):
+            Door(Rule(minute=1), jitter=wrong)
 
 
 async def test_headers_are_those_of_what_binds() -> None:
@@ -378,6 +431,10 @@ class Between:
         (Between(Between(socketio.ASGIApp(socket_server()))), "^/socket"),
         (starlette_with(socketio.ASGIApp(socket_server())), "^/live"),
         (fastapi_with(socketio.ASGIApp(socket_server())), "^/live/socket"),
+        (
+            starlette_with(socketio.ASGIApp(socket_server(), socketio_path="live/socket.io")),
+            "^/live/socket.io",
+        ),
         (Starlette().router, None),
         (Quart(__name__), None),
         (None, None),

@@ -864,6 +864,8 @@ async def test_install_is_once_and_before_serving(store: MemoryStore) -> None:
         ({"name": ""}, ValueError),
         ({"name": None}, TypeError),
         ({"store": "sqlite://"}, ValueError),
+        ({"on_store_error": "maybe"}, ValueError),
+        ({"timeout": 0}, ValueError),
     ],
 )
 def test_installations_that_make_no_sense(options: Any, error: Any) -> None:

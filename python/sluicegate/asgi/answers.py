@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .._core import Decision
+from ..http import PROBLEM_JSON, problem_of
 from .types import ASGIApp, OnAuthError, Receive, Scope, Send
 
-__all__ = ["auth_error_handler", "made", "too_many_requests"]
+__all__ = ["auth_error_handler", "made", "problem", "too_many_requests"]
 
 
 def too_many_requests(retry_after: int) -> ASGIApp:
     """429, with the seconds after which to come again in `retry-after`."""
+    return _answering(429, retry_after, b"", [])
+
+
+def problem(decision: Decision, retry_after: int) -> ASGIApp:
+    """The same, and in the body what was exceeded (RFC 9457); 503 where no limit was reached, but
+    what counts did not answer."""
+    status, told = problem_of(decision, retry_after)
+    kind = [(b"content-type", PROBLEM_JSON.encode())]
+    return _answering(status, retry_after, json.dumps(told).encode(), kind)
+
+
+def _answering(
+    status: int, retry_after: int, body: bytes, more: list[tuple[bytes, bytes]]
+) -> ASGIApp:
+    headers = [
+        (b"retry-after", str(retry_after).encode("ascii")),
+        (b"content-length", str(len(body)).encode("ascii")),
+        *more,
+    ]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [
-            (b"retry-after", str(retry_after).encode("ascii")),
-            (b"content-length", b"0"),
-        ]
-        await send({"type": "http.response.start", "status": 429, "headers": headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     return answer
 

@@ -66,6 +66,8 @@ def parse_rules(
         document = loads(text)
     except decode_error as error:
         raise ConfigError(name, [_where(str(error), text)]) from None
+    except RecursionError:
+        raise ConfigError(name, [(1, "what is in it is nested too deeply")]) from None
     found, wrong = _Reader(kind).rules(document)
     if wrong:
         lines = Lines(text, TABLE, loads, decode_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from math import inf
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .. import identity
 from .._support import check_number
 from ..headers import STYLES
+from ..http import Answers
 from ..websocket.excess import POLICY_VIOLATION, close_of
-from .answers import auth_error_handler, made, too_many_requests
+from .answers import auth_error_handler, made, problem, too_many_requests
 from .backends import BaseBackend, StoreBackend
 from .backends.simple import MemoryBackend
 from .connection import LimitedWebSocket
@@ -20,7 +22,7 @@ from .handshake import deny, turn_away
 from .matching import Config, compiled
 from .responding import Headers, respond, with_headers
 from .search import Outcome, Search, Unknown
-from .servers import check_delay, check_socketio
+from .servers import check_delay, check_socketio, with_socketio
 from .types import ASGIApp, Authenticate, OnAuthError, OnBlocked, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -45,9 +47,11 @@ class RateLimitMiddleware:
 
     `on_auth_error`: an ASGI app, or a function of the exception, async or plain, that returns
     one; without it, what `authenticate` raises goes on. `on_blocked(retry_after)` makes the app
-    that answers a refused request; without it that is 429 with `retry-after`, whole seconds.
+    that answers a refused request; without it that is 429 with `retry-after`, whole seconds, and,
+    unless the rules are of asgi-ratelimit alone and `headers` is None, a problem (RFC 9457).
     Both answer a handshake too, where the server can send it an HTTP response.
-    `headers` are those that tell a client where it stands: "ietf", "x", "both" or None.
+    `headers` are those that tell a client where it stands: "ietf", "x", "both" or None; up to
+    `jitter` seconds are added to `retry-after`, by chance.
     `address(scope)` is whom rules by "ip" count, by default the peer.
 
     A WebSocket is refused before its application hears of it, and what it sends is decided
@@ -65,6 +69,7 @@ class RateLimitMiddleware:
         on_blocked: OnBlocked | None = None,
         headers: Headers = None,
         address: Callable[[Scope], str] | None = None,
+        jitter: float = 0.0,
     ) -> None:
         for what, given in (
             ("authenticate", authenticate),
@@ -81,10 +86,11 @@ class RateLimitMiddleware:
         self.on_auth_error = on_auth_error
         self.on_blocked: OnBlocked = on_blocked or too_many_requests
         self.headers = headers
+        self._answers = Answers(headers, jitter)
         self._auth_error = auth_error_handler(on_auth_error)
         if headers is not None and not isinstance(self.backend, StoreBackend):
             raise TypeError("headers need a store, or its URL, for backend=")
-        self._address = address or _PEER
+        self._address = _PEER if address is None else _checked(address)
         self.use(config)
 
     def use(self, config: Config) -> None:
@@ -95,6 +101,7 @@ class RateLimitMiddleware:
         """
         patterns = compiled(config, self.backend)
         check_socketio(self.app, patterns)
+        patterns = with_socketio(self.app, patterns)
         self._patterns = patterns
         self._search = Search(
             patterns, self.authenticate, self._address, simply=self.headers is None
@@ -117,7 +124,7 @@ class RateLimitMiddleware:
             if isinstance(outcome, Unknown):
                 app = await self._app_of_error(outcome)
             elif outcome is not None:
-                app = await made(self.on_blocked, outcome.seconds)
+                app = await self._app_of_refusal(outcome)
                 send = with_headers(send, outcome.decision, self.headers)
             else:
                 send = with_headers(send, entry.decision, self.headers)
@@ -157,6 +164,14 @@ class RateLimitMiddleware:
             raise unknown.error
         return await made(self._auth_error, unknown.error)
 
+    async def _app_of_refusal(self, outcome: Outcome) -> ASGIApp:
+        seconds = self._answers.later(outcome.seconds)
+        decision = outcome.decision
+        of_the_source = self.headers is None and outcome.rule.plain
+        if decision is None or of_the_source or self.on_blocked is not too_many_requests:
+            return await made(self.on_blocked, seconds)
+        return problem(decision, seconds)
+
     async def _refuse(
         self,
         outcome: Outcome | Unknown,
@@ -169,7 +184,7 @@ class RateLimitMiddleware:
         if isinstance(outcome, Unknown):
             app, code, reason = await self._app_of_error(outcome), POLICY_VIOLATION, "Forbidden"
         else:
-            app = await made(self.on_blocked, outcome.seconds)
+            app = await self._app_of_refusal(outcome)
             code, reason = _close_of(outcome)
             send = with_headers(send, outcome.decision, self.headers)
         if outcome.refuse == "close":
@@ -220,6 +235,21 @@ def _close_of(outcome: Outcome) -> tuple[int, str]:
     decision = outcome.decision
     never = decision is not None and decision.retry_after == inf
     return close_of("rate_limit_exceeded", inf if never else outcome.seconds)
+
+
+def _checked(address: Callable[[Scope], Any]) -> Callable[[Scope], str]:
+    """The function, which raises for what is no address: it would be another one at each request,
+    or everybody's."""
+
+    def checked(scope: Scope) -> str:
+        found = address(scope)
+        if isinstance(found, str):
+            return found
+        if inspect.iscoroutine(found):
+            found.close()
+        raise TypeError(f"address returned {type(found).__name__}, not str")
+
+    return checked
 
 
 def _backend(given: Any) -> BaseBackend:

@@ -39,10 +39,10 @@ class Rule:
     `second` to `month` (31 days): that many requests in each, all of them decided together,
     counted by path. A window starts at a user's first request.
     `group`: whom it is for; "*" is everybody. `method`: the HTTP method it is for (a handshake
-    is a GET); None (or "*") is any. `zone` is a name to count under in place of the path or
-    pattern, so that all rules of one zone share a pool. `block_time`: seconds for which a user
-    who was refused is refused everywhere in the backend, unless his group is unlimited there;
-    what is left of them is what he is told.
+    is a GET, and a HEAD counts as one); None (or "*") is any. `zone` is a name to count under in
+    place of the path or pattern, so that all rules of one zone share a pool. `block_time`:
+    seconds for which a user who was refused is refused everywhere in the backend, unless his
+    group is unlimited there; what is left of them is what he is told.
 
     The rest is counted by pattern, or (`per="path"`) by path. Rates are strings as
     "5/second burst 20; 200/minute", a Quota, or a list of either.

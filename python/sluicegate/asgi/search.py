@@ -10,7 +10,9 @@ from ..limiter import Limiter
 from .counting import Counting
 from .entry import Applied, Entry, Refused, refusal_of
 from .keys import USERS, key_of
-from .matching import EVERYBODY, Held, Patterns, chosen
+from .matching import EVERYBODY, Held, Patterns, Rules, chosen
+from .paths import path_of
+from .rule import Rule
 from .types import Scope
 
 __all__ = ["Outcome", "Search", "Unknown"]
@@ -22,17 +24,22 @@ class Unknown(Exception):  # noqa: N818 - it carries an error
     """Who a scope is of cannot be told: what `authenticate` or a rule's key raised."""
 
     def __init__(self, error: Exception, rule_refuse: str) -> None:
-        super().__init__(str(error))
+        super().__init__()  # what the error says it may not be able to
         self.error = error
         self.refuse = rule_refuse
 
 
 class Outcome(NamedTuple):
-    """A refusal: the whole seconds to tell, how a handshake is refused, and the decision."""
+    """A refusal: the whole seconds to tell, by which rule, and the decision."""
 
     seconds: int
-    refuse: str
+    rule: Rule
     decision: _core.Decision | None
+
+    @property
+    def refuse(self) -> str:
+        """How a handshake is refused."""
+        return self.rule.refuse
 
 
 class Straight(NamedTuple):
@@ -42,6 +49,21 @@ class Straight(NamedTuple):
     counting: Counting
     limiter: Limiter
     key: Callable[[str, str], str]  # of an address and a path
+
+
+class _Visit:
+    """A request or handshake while it is looked for what holds it."""
+
+    __slots__ = ("counted", "ended", "entry", "is_http", "scope", "watched", "who")
+
+    def __init__(self, scope: Scope, entry: Entry, counted: str, is_http: bool) -> None:
+        self.scope = scope
+        self.entry = entry
+        self.counted = counted  # the path that it counts under
+        self.is_http = is_http
+        self.who: tuple[Any, str] | None = None  # user and group
+        self.ended: list[Rules] = []  # of patterns that ended the search for a spelling
+        self.watched: list[Rules] = []  # of those that did not
 
 
 class Search:
@@ -68,51 +90,71 @@ class Search:
 
     async def enter(self, scope: Scope, entry: Entry) -> Outcome | None:
         """Decides a request or handshake: None where it is admitted. Unknown."""
-        path = scope["path"]
+        counted, spellings, plain = path_of(scope)
         is_http = scope["type"] == "http"
-        if is_http:
+        if is_http and plain:
+            path = scope["path"]
             for matches, straight in self._straight:
                 if matches(path):
                     if straight is not None:
-                        return await self._go_straight(scope, entry, straight)
+                        return await self._go_straight(scope, entry, straight, counted)
                     break
             else:
                 return None
-        method = scope.get("method", "GET")
-        who: tuple[Any, str] | None = None
+        visit = _Visit(scope, entry, counted, is_http)
+        for alike in spellings[:-1]:
+            refused = await self._hold(visit, alike, for_now=True)
+            if refused is not None:
+                return refused
+        refused = await self._hold(visit, spellings[-1], for_now=False)
+        if refused is None:
+            await entry.confirm()
+        return refused
+
+    async def _hold(self, visit: _Visit, alike: Sequence[str], *, for_now: bool) -> Outcome | None:
+        """Decides by the first pattern that matches one of these texts and has rules that fit."""
+        scope, entry = visit.scope, visit.entry
+        # Werkzeug takes a method in any letters; what answers a GET answers a HEAD too
+        method = str(scope.get("method") or "GET").upper()
+        methods = (None, "GET", "HEAD") if method == "HEAD" else (None, method)
         for matches, _, rules in self._patterns:
-            if not matches(path):
+            if not any(map(matches, alike)):
+                continue
+            if rules in visit.ended:  # another spelling was held to it
+                break
+            if rules in visit.watched:
                 continue
             fitting = [
                 held
-                for held in (rules.http if is_http else rules.websocket)
-                if held.method is None or held.method == method
+                for held in (rules.http if visit.is_http else rules.websocket)
+                if held.method in methods
             ]
             if not fitting:
                 continue
             begun = False
-            if who is None and any(
+            if visit.who is None and any(
                 held.kind == "user" or held.group != EVERYBODY for held in fitting
             ):
                 if self._authenticate is None:
-                    who = self._address(scope), DEFAULT
+                    visit.who = self._address(scope), DEFAULT
                 else:
                     # an address is refused before anything is computed for it
                     early = [held for held in fitting if held.kind == "ip"]
                     fitting = [held for held in fitting if held.kind != "ip"]
                     first, shadows = chosen(early, EVERYBODY)
-                    refused = await self._decide(scope, entry, first, shadows, None, for_now=True)
+                    refused = await self._decide(visit, first, shadows, for_now=True)
                     if refused is not None:
                         return refused
                     begun = bool(first)
-                    who = await self._identify(scope, entry, fitting)
-            first, shadows = chosen(fitting, EVERYBODY if who is None else who[1])
-            refused = await self._decide(scope, entry, first, shadows, who)
+                    visit.who = await self._identify(scope, entry, fitting)
+            first, shadows = chosen(fitting, EVERYBODY if visit.who is None else visit.who[1])
+            refused = await self._decide(visit, first, shadows, for_now=for_now)
             if refused is not None:
                 return refused
             if first or begun:
+                visit.ended.append(rules)
                 break
-        await entry.confirm()
+            visit.watched.append(rules)
         return None
 
     def _straight_of(self, rules: Sequence[Held]) -> Straight | None:
@@ -139,9 +181,11 @@ class Search:
             counting, limiter, where.key if limiter is counting.requests else where.unit_key
         )
 
-    async def _go_straight(self, scope: Scope, entry: Entry, straight: Straight) -> Outcome | None:
+    async def _go_straight(
+        self, scope: Scope, entry: Entry, straight: Straight, path: str
+    ) -> Outcome | None:
         counting, limiter, key_of_both = straight
-        who, path = self._address(scope), scope["path"]
+        who = self._address(scope)
         refused: Refused | None
         if counting.block(who) is not None:
             refused = await entry.admit_one(Applied(counting, who, path, 1))
@@ -153,29 +197,23 @@ class Search:
             refused = await refusal_of(decision, (Applied(counting, who, path, 1),))
         if refused is None:
             return None
-        return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
+        return Outcome(refused.seconds, counting.rule, refused.decision)
 
     async def _decide(
-        self,
-        scope: Scope,
-        entry: Entry,
-        first: Sequence[Held],
-        shadows: Sequence[Held],
-        who: tuple[Any, str] | None,
-        *,
-        for_now: bool = False,
+        self, visit: _Visit, first: Sequence[Held], shadows: Sequence[Held], *, for_now: bool
     ) -> Outcome | None:
+        entry, who = visit.entry, visit.who
         if self._simply and len(first) == 1 and first[0].plain and not shadows and not entry.rules:
             held = first[0]
             if held.retry_after is None or who is None:
                 return None
-            seconds = await held.retry_after(scope["path"], who[0])
-            return Outcome(seconds, held.rule.refuse, None) if seconds > 0 else None
+            seconds = await held.retry_after(visit.counted, who[0])
+            return Outcome(seconds, held.rule, None) if seconds > 0 else None
         if shadows:
-            await entry.watch(await self._applied(scope, entry, shadows, who))
+            await entry.watch(await self._applied(visit, shadows))
         if not first:
             return None
-        rules = await self._applied(scope, entry, first, who)
+        rules = await self._applied(visit, first)
         if not rules:  # whom no rule limits
             return None
         refused: Refused | None
@@ -185,24 +223,23 @@ class Search:
             refused = await entry.admit(rules, for_now=for_now)
         if refused is None:
             return None
-        return Outcome(refused.seconds, refused.by.counting.rule.refuse, refused.decision)
+        return Outcome(refused.seconds, refused.by.counting.rule, refused.decision)
 
-    async def _applied(
-        self, scope: Scope, entry: Entry, rules: Sequence[Held], who: tuple[Any, str] | None
-    ) -> list[Applied]:
+    async def _applied(self, visit: _Visit, rules: Sequence[Held]) -> list[Applied]:
+        scope = visit.scope
         found = []
         for held in rules:
             if held.counting is None:  # unlimited
                 continue
             try:
-                name = await self._who(scope, held, who)
+                name = await self._who(scope, held, visit.who)
             except Exception as error:
-                entry.keep()
+                visit.entry.keep()
                 raise Unknown(error, held.rule.refuse) from error
             cost = 1 if held.rule.cost is None else held.rule.cost(scope)
             if hasattr(cost, "__await__"):
                 cost = await cost
-            found.append(Applied(held.counting, name, scope["path"], cost))
+            found.append(Applied(held.counting, name, visit.counted, cost))
         return found
 
     async def _who(self, scope: Scope, held: Held, who: tuple[Any, str] | None) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .matching import Patterns
 from .types import Receive
 
-__all__ = ["check_delay", "check_socketio"]
+__all__ = ["check_delay", "check_socketio", "with_socketio"]
 
 _DEEP = 64  # applications inside each other that are looked through
 
@@ -60,6 +60,19 @@ def check_socketio(app: Any, patterns: Patterns) -> None:
                 break  # no pattern after this one is of these
 
 
+def with_socketio(app: Any, patterns: Patterns) -> Patterns:
+    """The patterns, which match Socket.IO's paths without the slash at their end, too: it answers
+    there as well."""
+    known = {prefix.rstrip("/"): prefix for prefix in _socketio_prefixes(app, "", _DEEP)}
+    if not known:
+        return patterns
+
+    def also(matches: Callable[[str], Any]) -> Callable[[str], Any]:
+        return lambda path: matches(path) or (path in known and matches(known[path]))
+
+    return [(also(matches), text, rules) for matches, text, rules in patterns]
+
+
 def _socketio_prefixes(app: Any, mounted: str, deep: int) -> Iterator[str]:
     """Where Socket.IO's applications in an application are: paths that begin so are theirs."""
     if app is None or deep <= 0:
@@ -67,7 +80,9 @@ def _socketio_prefixes(app: Any, mounted: str, deep: int) -> Iterator[str]:
     names = {kind.__module__.partition(".")[0] for kind in type(app).__mro__}
     if names & {"socketio", "engineio"}:
         path = getattr(app, "engineio_path", None)
-        yield mounted + (path or "/")
+        # below newer versions of Starlette the whole path is to be given
+        whole = mounted and (path or "").startswith(f"{mounted}/")
+        yield str(path) if whole else mounted + (path or "/")
         if path is not None:
             yield from _socketio_prefixes(getattr(app, "other_asgi_app", None), mounted, deep - 1)
         return

@@ -115,9 +115,9 @@ def command(
 
 def websocket_url(url: str) -> str:
     """The URL with a WebSocket's scheme; raises click.BadParameter for what is none."""
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     try:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         known = scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         known = False

@@ -76,7 +76,8 @@ def healths(limiters: Limiters) -> dict[str, Health]:
     found: dict[str, Health] = {}
     seen: set[int] = set()
     for observed in list(limiters.values()):
-        store: Any = getattr(limiter_of(observed), "store", None)
+        store: Any = observed if hasattr(observed, "health") else None
+        store = store or getattr(limiter_of(observed), "store", None)
         if not hasattr(store, "health") or id(store) in seen:
             continue
         seen.add(id(store))

@@ -56,7 +56,13 @@ class HasLimiter(Protocol):
     def limiter(self) -> HasTables: ...
 
 
-Observable = _core.Table | HasTable | HasTables | HasLimiter
+class HasTheirTables(Protocol):
+    """A store: the tables of all its limiters, each with the limiter's name."""
+
+    def tables(self) -> list[tuple[str | None, _core.Table]]: ...
+
+
+Observable = _core.Table | HasTable | HasTables | HasLimiter | HasTheirTables
 
 
 def escape_key(key: bytes) -> str:
@@ -128,18 +134,28 @@ def limiter_of(observed: Observable) -> Observable:
 
 
 def tables_of(observed: Observable, name: str) -> dict[str, _core.Table]:
-    """The tables behind a limiter, by name; those of several are `name.part`."""
+    """The tables behind a limiter, by name; those of several are `name.part`. Of a store they
+    are those of all limiters that have a name: of the others nothing tells which is which."""
     observed = limiter_of(observed)
     if isinstance(observed, _core.Table):
         return {name: observed}
     several = getattr(observed, "tables", None)
+    if callable(several):
+        found: dict[str, _core.Table] = {}
+        for part, table in several():
+            if part is not None:
+                label = f"{name}.{part}"
+                # one that counts slots may be called as one that counts events is
+                found[f"{label} (slots)" if label in found else label] = table
+        return found
     if several is not None:
         return {f"{name}.{part}": table for part, table in several.items()}
     table = getattr(observed, "table", None)
     if isinstance(table, _core.Table):
         return {name: table}
     raise TypeError(
-        f"{type(observed).__name__} cannot be observed: give a limiter, or a limiter's table"
+        f"{type(observed).__name__} cannot be observed: give a limiter, a limiter's table, or "
+        "a store"
     )
 
 

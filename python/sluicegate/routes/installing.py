@@ -8,6 +8,7 @@ from .. import stores
 from ..base import OnStoreError, QuotasArgument, check_name
 from ..http import Answers, Headers
 from ..identity import Key, address, as_key
+from ..limiter import Limiter
 from .finding import Finder
 from .guard import Guard, Settings
 from .limits import RateLimit
@@ -38,6 +39,8 @@ def install_guard(
     if name is None:
         raise TypeError("a name is a str, not NoneType")
     check_name(name)
+    # what is wrong with these two shows now, not at the first request
+    Limiter("1/second", on_store_error=on_store_error, timeout=timeout)
     given = default if default is None or isinstance(default, RateLimit) else RateLimit(default)
     settings = Settings(
         store=stores.MemoryStore() if store is None else stores.open_store(store),

@@ -87,8 +87,12 @@ class Excess:
         if now < self._quiet_until:
             return
         self._quiet_until = now + quiet_for(decision)
-        notice = notice_of(decision, result)
-        await self._peer.send(notice if self._notify is None else self._notify(notice))
+        notice: Any = notice_of(decision, result)
+        if self._notify is not None:
+            notice = self._notify(notice)
+            if isinstance(notice, Awaitable):
+                notice = await notice
+        await self._peer.send(notice)
 
 
 def notice_of(decision: _core.Decision, result: dict[str, Any]) -> dict[str, Any]:

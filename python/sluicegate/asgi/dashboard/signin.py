@@ -85,7 +85,7 @@ class SignIn:
 
 def header(scope: Scope, wanted: bytes) -> str | None:
     """A header's first value."""
-    for name, value in scope["headers"]:
+    for name, value in scope.get("headers") or ():
         if name.lower() == wanted:
             text: str = value.decode("latin-1")
             return text
