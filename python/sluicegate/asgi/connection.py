@@ -38,10 +38,11 @@ class LimitedWebSocket:
     __slots__ = (
         "_ahead",
         "_closed",
+        "_easy",
         "_entry",
+        "_gate",
         "_guards",
         "_held",
-        "_hit",
         "_name",
         "_patient",
         "_read",
@@ -64,7 +65,9 @@ class LimitedWebSocket:
         self._guards = [Guard(one, peer) for one in limited if not one.counting.rule.shadow]
         self._watching = [Guard(one, peer) for one in limited if one.counting.rule.shadow]
         alone = len(self._guards) == 1 and not self._watching
-        self._hit = self._guards[0].hit if alone else None  # the usual case, at once
+        self._gate = self._guards[0].gate if alone else None
+        # whether the next message is the server's next, and the gate's to decide
+        self._easy = self._gate is not None
         self._held: Message | None = None  # a message that is being decided
         self._refused = False  # it has been refused, and waits
         self._ahead: asyncio.Task[Message] | None = None  # read while one is delayed
@@ -82,11 +85,29 @@ class LimitedWebSocket:
     async def receive(self) -> Message:
         self._receiving = True
         try:
-            return await self._admitted()
+            if not self._easy:
+                return await self._admitted()
+            message = await self._receive()
+            if message["type"] == "websocket.receive":
+                try:
+                    verdict = self._gate(message)  # type: ignore[misc]
+                except BaseException:
+                    self._easy = False
+                    self._held = message  # which is not lost by that
+                    raise
+                if verdict is True:
+                    return message
+                self._held = message
+                return await self._admitted(verdict)
+            if message["type"] == "websocket.disconnect":
+                self._entry.close()
+            return message
         finally:
             self._receiving = False
 
-    async def _admitted(self) -> Message:
+    async def _admitted(self, verdict: Any = None) -> Message:
+        """The next message that is admitted. `verdict` is what the gate says of the one held."""
+        self._easy = False
         while True:
             message = self._held
             if message is None:
@@ -100,13 +121,25 @@ class LimitedWebSocket:
                 if not self._guards and not self._watching:
                     return message
                 self._held = message
-            admitted = await self._admit(message)
+            admitted = await self._admit(message, verdict)
+            verdict = None
             self._held = None
             self._refused = False
             if admitted:
+                self._ease()
                 return message
             # a flood of what is refused leaves the loop to others
             await asyncio.sleep(0)
+
+    def _ease(self) -> None:
+        """Back to the easy way, where nothing is kept that comes before the server's next."""
+        self._easy = (
+            self._gate is not None
+            and self._closed is None
+            and self._ahead is None
+            and self._reader is None
+            and not self._read
+        )
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -189,6 +222,7 @@ class LimitedWebSocket:
 
     def _read_on(self) -> None:
         if self._reader is None and not self._receiving:
+            self._easy = False
             self._reader = asyncio.ensure_future(self._read_until_gone())
             self._reader.add_done_callback(_seen)
 
@@ -200,13 +234,11 @@ class LimitedWebSocket:
                 self._entry.close()
                 return
 
-    async def _admit(self, message: Message) -> bool:
+    async def _admit(self, message: Message, verdict: Any) -> bool:
         """Whether the application gets it, if need be after a while."""
-        if self._hit is not None:
-            decision = await self._hit()
-            if decision.allowed:
-                return True
-            excessive: Excessive | None = self._guards[0].excessive(decision)
+        excessive: Excessive | None
+        if verdict is not None:
+            excessive = self._guards[0].excessive(verdict)
         else:
             # one that was refused and is asked for again has been watched
             excessive = await decide(self._guards, () if self._refused else self._watching, message)

@@ -99,11 +99,19 @@ class RateLimitMiddleware:
         self._search = Search(
             patterns, self.authenticate, self._address, simply=self.headers is None
         )
+        self._gate = self._search.gate(self.headers, by_peer=self._address is _PEER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            await self._http(scope, receive, send)
+            passed = self._gate(scope, send)
+            if passed is None:
+                await self._http(scope, receive, send)
+            elif type(passed) is tuple:
+                outcome = await self._search.refused_straight(scope, *passed)
+                await self._blocked(outcome, scope, receive, send)
+            else:
+                await self.app(scope, receive, passed)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -127,6 +135,10 @@ class RateLimitMiddleware:
         finally:
             entry.close()
         await app(scope, receive, send)
+
+    async def _blocked(self, outcome: Outcome, scope: Scope, receive: Receive, send: Send) -> None:
+        app = await made(self.on_blocked, outcome.seconds)
+        await app(scope, receive, with_headers(send, outcome.decision, self.headers))
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         entry = Entry(handshake=True)

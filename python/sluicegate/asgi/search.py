@@ -11,9 +11,10 @@ from .counting import Counting
 from .entry import Applied, Entry, Refused, refusal_of
 from .keys import USERS, key_of
 from .matching import EVERYBODY, Held, Patterns, chosen
+from .responding import Headers
 from .types import Scope
 
-__all__ = ["Outcome", "Search", "Unknown"]
+__all__ = ["Outcome", "Search", "Straight", "Unknown"]
 
 DEFAULT = "default"  # the group of whom nothing else is known
 
@@ -42,6 +43,7 @@ class Straight(NamedTuple):
     counting: Counting
     limiter: Limiter
     key: Callable[[str, str], str]  # of an address and a path
+    by_path: bool  # the path ends the key
 
 
 class Search:
@@ -65,6 +67,28 @@ class Search:
         self._straight = [
             (matches, self._straight_of(rules.http)) for matches, _, rules in patterns if rules.http
         ]
+
+    def gate(self, headers: Headers, *, by_peer: bool) -> _core.HttpGate:
+        """What decides, in one call, the requests for which that can be done: see HttpGate.
+        `by_peer`: the address is what the peer's host alone tells."""
+        return _core.HttpGate(
+            [
+                (matches, None, None, None, None, False)
+                if straight is None
+                else (
+                    matches,
+                    straight,
+                    straight.limiter,
+                    straight.counting.blocked,
+                    straight.key,
+                    straight.by_path,
+                )
+                for matches, straight in self._straight
+            ],
+            self._address,
+            by_peer,
+            headers,
+        )
 
     async def enter(self, scope: Scope, entry: Entry) -> Outcome | None:
         """Decides a request or handshake: None where it is admitted. Unknown."""
@@ -127,7 +151,7 @@ class Search:
             or held.group not in (EVERYBODY, DEFAULT)
             or held.method is not None
             or rule.cost is not None
-            or (held.plain and self._simply)
+            or (held.plain and self._simply and not held.by_store)
         ):
             return None
         charges = counting.charges("", "", 1, False)
@@ -135,12 +159,12 @@ class Search:
             return None
         limiter = charges[0][0]
         where = counting.where
-        return Straight(
-            counting, limiter, where.key if limiter is counting.requests else where.unit_key
-        )
+        if limiter is counting.requests:
+            return Straight(counting, limiter, where.key, where.by_path)
+        return Straight(counting, limiter, where.unit_key, where.zone is None)
 
     async def _go_straight(self, scope: Scope, entry: Entry, straight: Straight) -> Outcome | None:
-        counting, limiter, key_of_both = straight
+        counting, limiter, key_of_both, _ = straight
         who, path = self._address(scope), scope["path"]
         refused: Refused | None
         if counting.block(who) is not None:
@@ -150,9 +174,18 @@ class Search:
             if decision.allowed:
                 entry.decision = decision
                 return None
-            refused = await refusal_of(decision, (Applied(counting, who, path, 1),))
+            return await self.refused_straight(scope, straight, decision)
         if refused is None:
             return None
+        return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
+
+    async def refused_straight(
+        self, scope: Scope, straight: Straight, decision: _core.Decision
+    ) -> Outcome:
+        """What follows of a refusal there."""
+        counting = straight.counting
+        applied = Applied(counting, self._address(scope), scope["path"], 1)
+        refused = await refusal_of(decision, (applied,))
         return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
 
     async def _decide(
