@@ -10,6 +10,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <string.h>
 #include <structmember.h>
 
 #include "../core/blocks.h"
@@ -47,11 +48,12 @@ typedef struct sgpy_plan sgpy_plan;
     X(Quota_Type) X(Decision_Type) X(Clock_Type) X(Table_Type) X(Limiter_Type)              \
     X(Handle_Type) X(Receipt_Type) X(Slots_Type) X(Slot_Type) X(Call_Type)                  \
     X(ConnectionInfo_Type) X(Connections_Type) X(Server_Type) X(Link_Type) X(Router_Type)      \
-    X(Ticket_Type) X(Sender_Type) X(HttpGate_Type) X(MessageGate_Type)
+    X(Ticket_Type) X(Sender_Type) X(HttpGate_Type) X(MessageGate_Type) X(FrameSend_Type)
 #define SGPY_STATE_OBJECTS(X)                                                                \
     X(StoreError) X(StoreFullError) X(observer) X(released) X(str_throw) X(str_close) X(str_quotas_of)  \
     X(running_loop) X(str_set_result) X(str_set_exception) X(str_done) X(str_type) X(str_headers)    \
-    X(str_response_start) X(str_path) X(str_client) X(str_text) X(str_bytes) X(str_empty)
+    X(str_response_start) X(str_path) X(str_client) X(str_text) X(str_bytes) X(str_empty)    \
+    X(str_websocket_send) X(str_websocket_receive)
 
 struct sgpy_state {
 #define X(name) PyTypeObject *name;
@@ -405,6 +407,7 @@ int sgpy_slots_init_types(PyObject *module, sgpy_state *st);
 int sgpy_connections_init(PyObject *module, sgpy_state *st);
 int sgpy_http_gate_init_type(PyObject *module, sgpy_state *st);
 int sgpy_message_gate_init_type(PyObject *module, sgpy_state *st);
+int sgpy_frame_send_init_type(PyObject *module, sgpy_state *st);
 
 PyObject *sgpy_handle_new(sgpy_limiter *limiter, PyObject *key);
 PyObject *sgpy_receipt_new(sgpy_limiter *limiter, sgpy_table *table, PyObject *quotas,
@@ -444,6 +447,15 @@ static inline PyObject *sgpy_ask_hit(sgpy_limiter *limiter, PyObject *key, PyObj
 static inline void sgpy_plan_release(sgpy_plan *plan) { (void)plan; }
 static inline PyObject *sgpy_server_object(sgpy_server *server) { return (PyObject *)server; }
 #endif
+
+/* Whether an object, or NULL, is a str that says `text`, which is ASCII. */
+static inline bool sgpy_is_text(PyObject *object, PyObject *text) {
+    return object == text ||
+           (object != NULL && PyUnicode_Check(object) && PyUnicode_IS_COMPACT_ASCII(object) &&
+            PyUnicode_GET_LENGTH(object) == PyUnicode_GET_LENGTH(text) &&
+            memcmp(PyUnicode_1BYTE_DATA(object), PyUnicode_1BYTE_DATA(text),
+                   (size_t)PyUnicode_GET_LENGTH(text)) == 0);
+}
 
 /* Makes a heap type of `spec`, keeps it in *slot and adds it to the module. */
 int sgpy_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, bool exported);

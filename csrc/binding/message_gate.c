@@ -75,12 +75,16 @@ static PyObject *gate_call(PyObject *op, PyObject *const *args, size_t nargsf,
         PyErr_SetString(PyExc_TypeError, "a gate takes a message");
         return NULL;
     }
-    if (self->sized &&
-        (!PyDict_CheckExact(args[0]) || !size_of(self->state, args[0], &size) ||
-         size > self->max_size || size > SG_COST_MAX)) {
+    PyObject *message = args[0];
+    if (SG_UNLIKELY(!self->open || !PyDict_CheckExact(message))) {
         Py_RETURN_NONE;
     }
-    if (SG_UNLIKELY(!self->open)) {
+    PyObject *type = PyDict_GetItemWithError(message, self->state->str_type);
+    if (!sgpy_is_text(type, self->state->str_websocket_receive)) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    if (self->sized && (!size_of(self->state, message, &size) || size > self->max_size ||
+                        size > SG_COST_MAX)) {
         Py_RETURN_NONE;
     }
     if (self->limiter == NULL) {
@@ -172,7 +176,7 @@ static PyMemberDef gate_members[] = {
 static PyType_Slot gate_slots[] = {
     {Py_tp_doc,
      (void *)PyDoc_STR("MessageGate(limiter, key, messages=0, max_size=None)\n--\n\n"
-                       "Decides a message: True where it is admitted, the decision that refuses "
+                       "Decides what is received: True where it is a message and admitted, the decision that refuses "
                        "it, or\nNone for what is not to be decided here. The first `messages` "
                        "quotas take 1, the\nothers its bytes.")},
     {Py_tp_new, (void *)gate_new},

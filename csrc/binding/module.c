@@ -220,12 +220,15 @@ static int add_strings(sgpy_state *st) {
     st->str_text = PyUnicode_InternFromString("text");
     st->str_bytes = PyUnicode_InternFromString("bytes");
     st->str_empty = PyUnicode_InternFromString("");
+    st->str_websocket_send = PyUnicode_InternFromString("websocket.send");
+    st->str_websocket_receive = PyUnicode_InternFromString("websocket.receive");
     return st->str_throw == NULL || st->str_close == NULL || st->str_quotas_of == NULL ||
                    st->str_set_result == NULL || st->str_set_exception == NULL ||
                    st->str_done == NULL || st->str_type == NULL || st->str_headers == NULL ||
                    st->str_response_start == NULL || st->str_path == NULL ||
                    st->str_client == NULL || st->str_text == NULL || st->str_bytes == NULL ||
-                   st->str_empty == NULL
+                   st->str_empty == NULL || st->str_websocket_send == NULL ||
+                   st->str_websocket_receive == NULL
                ? -1 : 0;
 }
 
@@ -276,7 +279,7 @@ static int core_exec(PyObject *module) {
         sgpy_receipt_init_type(module, st) < 0 || sgpy_slots_init_types(module, st) < 0 ||
         sgpy_call_init_type(module, st) < 0 || sgpy_connections_init(module, st) < 0 ||
         sgpy_sending_init_type(module, st) < 0 || sgpy_http_gate_init_type(module, st) < 0 ||
-        sgpy_message_gate_init_type(module, st) < 0 ||
+        sgpy_message_gate_init_type(module, st) < 0 || sgpy_frame_send_init_type(module, st) < 0 ||
 #ifdef SG_REDIS
         sgpy_server_init_types(module, st) < 0 ||
         PyModule_AddStringConstant(module, "HIREDIS", sg_resp_version()) < 0 ||

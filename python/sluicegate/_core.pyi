@@ -416,7 +416,17 @@ class MessageGate:
         max_size: int | None = None,
     ) -> MessageGate: ...
     def __call__(self, message: Any, /) -> Decision | Literal[True] | None: ...
-    # True: admitted; the decision that refuses it; None: not decided, not charged
+    # True: a message, and admitted; the decision that refuses it; None: not decided, not charged
+
+@final
+class FrameSend:
+    """The `send` of a WebSocket's application: frames go to `send`, all else to `otherwise`."""
+
+    straight: bool  # frames, too, go to `otherwise` unless this is so
+    def __new__(
+        cls, send: Callable[[Any], Any], otherwise: Callable[[Any], Any]
+    ) -> FrameSend: ...
+    def __call__(self, message: Any, /) -> Any: ...
 
 def raw_headers(
     decision: Decision, style: Literal["ietf", "x", "both"], /

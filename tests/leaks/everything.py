@@ -91,6 +91,7 @@ def others() -> None:
 
 
 HTTP: dict[str, Any] = {"type": "http", "path": "/", "client": ("127.0.0.1", 1)}
+MESSAGE = {"type": "websocket.receive"}
 START = {"type": "http.response.start", "headers": [(b"RateLimit", b"own"), [b"x", b"y"]]}
 NOBODY = _core.Limiter(table("gcra"), [QUOTA])
 
@@ -126,9 +127,14 @@ def gates() -> None:
     send({"type": "http.response.start"}), send({"type": "lifespan"}), send({}), send(5)
     for key, limiter in (("m", LIMITER), ("size", None)):
         messages = _core.MessageGate(limiter, key, 1, 100)
-        for message in ({"text": "é\U0001f600"}, {"bytes": b"b"}, {"text": "x" * 101}, {}):
-            messages(message)
-    _core.MessageGate(LIMITER, "unsized", 2)({})
+        for data in ({"text": "é\U0001f600"}, {"bytes": b"b"}, {"text": "x" * 101}, {}):
+            messages({**MESSAGE, **data})
+        messages(START), messages({}), messages(5)
+    _core.MessageGate(LIMITER, "unsized", 2)(MESSAGE)
+    frames = _core.FrameSend(dict, str)
+    assert isinstance(frames({"type": "websocket.send"}), dict) and isinstance(frames(START), str)
+    frames.straight = False
+    assert isinstance(frames({"type": "websocket.send"}), str) and isinstance(frames(5), str)
     decision = LIMITER.hit_nowait("k")
     for style in ("ietf", "x", "both"):
         _core.raw_headers(decision, style)  # type: ignore[arg-type]
@@ -138,6 +144,7 @@ def gates() -> None:
     _core.completed(((b"a", b"b") for _ in range(2)), [(b"a", b"c"), (b"d", b"e")])
     cycle: list[Any] = []
     cycle.append(_core.Sender(cycle.append, []))
+    cycle.append(_core.FrameSend(cycle.append, cycle.append))
     loop: dict[str, Any] = {}
     loop["gate"] = _core.HttpGate([(loop.get, loop, None, None, None, False)], loop.get)
 
@@ -232,7 +239,9 @@ def errors() -> None:
         lambda: _core.MessageGate(5, "k"),  # type: ignore[arg-type]
         lambda: _core.MessageGate(LIMITER, 5),  # type: ignore[arg-type]
         lambda: _core.MessageGate(LIMITER, "k", 1, -1),
-        lambda: _core.MessageGate(FULL, "nobody", 1)({"text": "x"}),
+        lambda: _core.MessageGate(FULL, "nobody", 1)({**MESSAGE, "text": "x"}),
+        lambda: _core.FrameSend(5, print),  # type: ignore[arg-type]
+        lambda: _core.FrameSend(print, print)(),  # type: ignore[call-arg]
     ]
     for call in calls:
         try:

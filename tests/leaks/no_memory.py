@@ -23,6 +23,7 @@ DECISION = everything.LIMITER.hit_nowait(KEY)
 FIELDS = [(b"more", b"m")]
 SENDER = _core.Sender(lambda message: None, FIELDS)
 HTTP_GATE = everything.http_gate()
+FRAMES = _core.FrameSend(str, str)
 MESSAGE_GATE = _core.MessageGate(everything.LIMITER, ODD, 1, 100)
 
 
@@ -86,7 +87,9 @@ CALLS: list[Callable[[], Any]] = [
     lambda: HTTP_GATE(everything.HTTP, str),
     lambda: HTTP_GATE({**everything.HTTP, "path": "/by/path"}, str),
     lambda: _core.MessageGate(everything.LIMITER, ODD, 1, 100),
-    lambda: MESSAGE_GATE({"text": "é"}),
+    lambda: MESSAGE_GATE({"type": "websocket.receive", "text": "é"}),
+    lambda: _core.FrameSend(str, str),
+    lambda: FRAMES({"type": "websocket.send"}),
 ]
 
 

@@ -227,6 +227,10 @@ def test_numbers_are_cut_to_what_a_structured_field_holds() -> None:
 # ---- messages
 
 
+def text(said: str) -> dict[str, Any]:
+    return {"type": "websocket.receive", "text": said}
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -242,9 +246,9 @@ def test_numbers_are_cut_to_what_a_structured_field_holds() -> None:
 def test_a_message_takes_its_bytes(message: dict[str, Any]) -> None:
     limiter = Limiter("messages: 9/hour; bytes: 1000/hour", store=MemoryStore(clock=Clock()))
     gate = _core.MessageGate(limiter, "k", 1)
-    assert gate(message) is True
-    text = message.get("text")
-    size = size_of(message["bytes"] if text is None else text)
+    assert gate({"type": "websocket.receive", **message}) is True
+    said = message.get("text")
+    size = size_of(message["bytes"] if said is None else said)
     of_bytes = limiter.peek_nowait("k", {"messages": 0, "bytes": 1000 - size})
     assert of_bytes.allowed
     assert not limiter.peek_nowait("k", {"messages": 0, "bytes": 1001 - size}).allowed
@@ -255,27 +259,42 @@ def test_a_message_takes_its_bytes(message: dict[str, Any]) -> None:
 def test_a_refusal_is_its_decision_and_what_is_not_usual_is_left_alone() -> None:
     limiter = Limiter("1/hour", store=MemoryStore(clock=Clock()))
     gate = _core.MessageGate(limiter, "k", 1, 5)
-    for message in ({"text": "123456"}, {"bytes": bytearray(b"x")}, {}, {"text": 5}, None):
-        assert gate(message) is None
+    for data in ({"text": "123456"}, {"bytes": bytearray(b"x")}, {}, {"text": 5}):
+        assert gate({"type": "websocket.receive", **data}) is None
+    for other in ({**text("x"), "type": "websocket.disconnect"}, {"text": "x"}, None):
+        assert gate(other) is None
     assert limiter.peek_nowait("k").allowed  # nothing was charged
-    assert gate({"text": "12345"}) is True
-    refused = gate({"text": "12345"})
+    assert gate(text("12345")) is True
+    refused = gate(text("12345"))
     assert isinstance(refused, _core.Decision)
     assert refused == limiter.peek_nowait("k") and refused.quota is limiter.quotas[0]
-    assert _core.MessageGate(None, "k", 0, 5)({"text": "12345"}) is True
-    assert _core.MessageGate(None, "k", 0, 5)({"text": "123456"}) is None
+    assert _core.MessageGate(None, "k", 0, 5)(text("12345")) is True
+    assert _core.MessageGate(None, "k", 0, 5)(text("123456")) is None
 
 
 def test_a_clock_in_python_is_left_to_python_where_sizes_count() -> None:
     limiter = Limiter("messages: 9/hour; bytes: 9/hour", store=MemoryStore(clock=lambda: 5.0))
-    assert _core.MessageGate(limiter, "k", 1)({"text": "x"}) is None
+    assert _core.MessageGate(limiter, "k", 1)(text("x")) is None
     unsized = Limiter("9/hour", store=MemoryStore(clock=lambda: 5.0))
-    assert _core.MessageGate(unsized, "k", 1)({"text": "x"}) is True
+    assert _core.MessageGate(unsized, "k", 1)(text("x")) is True
 
 
 def test_messages_are_seen_by_an_observer() -> None:
     limiter = Limiter("messages: 9/hour; bytes: 9/hour", store=MemoryStore(clock=Clock()))
     gate = _core.MessageGate(limiter, "k", 1)
     with record() as decided:
-        gate({"text": "x"})
+        gate(text("x"))
     assert [seen.key for seen in decided] == ["k"]
+
+
+def test_frames_go_straight_until_they_are_not_to() -> None:
+    sent: list[Any] = []
+    looked_at: list[Any] = []
+    send = _core.FrameSend(sent.append, looked_at.append)
+    frame, other = {"type": "websocket.send", "text": "x"}, {"type": "websocket.accept"}
+    for message in (frame, other, {}, None):
+        send(message)
+    assert sent == [frame] and looked_at == [other, {}, None]
+    send.straight = False
+    send(frame)
+    assert sent == [frame] and looked_at[-1] is frame

@@ -40,6 +40,7 @@ class LimitedWebSocket:
         "_closed",
         "_easy",
         "_entry",
+        "_frames",
         "_gate",
         "_guards",
         "_held",
@@ -66,8 +67,8 @@ class LimitedWebSocket:
         self._watching = [Guard(one, peer) for one in limited if one.counting.rule.shadow]
         alone = len(self._guards) == 1 and not self._watching
         self._gate = self._guards[0].gate if alone else None
-        # whether the next message is the server's next, and the gate's to decide
-        self._easy = self._gate is not None
+        # the same while the next message is the server's next, and so the gate's to decide
+        self._easy = self._gate
         self._held: Message | None = None  # a message that is being decided
         self._refused = False  # it has been refused, and waits
         self._ahead: asyncio.Task[Message] | None = None  # read while one is delayed
@@ -77,37 +78,44 @@ class LimitedWebSocket:
         # to a client that has gone waits for the application to receive, which waits for the send
         self._patient = "hypercorn" in sys.modules
         self._receiving = False
+        # while it runs: by which frames go straight to the server, until the limits close it
+        self._frames: _core.FrameSend | None = None
         self._read: deque[Message] = deque()  # read while a send took too long
         self._reader: asyncio.Task[None] | None = None
 
     # ---- what the application is given
 
     async def receive(self) -> Message:
+        gate = self._easy
+        if gate is None:
+            return await self._admitted()
+        message = await self._receive()
+        try:
+            verdict = gate(message)
+        except BaseException:
+            self._easy = None
+            self._held = message  # which is not lost by that
+            raise
+        if verdict is True:
+            return message
+        if message["type"] == "websocket.receive":
+            self._held = message
+            return await self._admitted(verdict)
+        if message["type"] == "websocket.disconnect":
+            self._entry.close()
+        return message
+
+    async def receive_patiently(self) -> Message:
+        """The same where it must be known whether the application receives."""
         self._receiving = True
         try:
-            if not self._easy:
-                return await self._admitted()
-            message = await self._receive()
-            if message["type"] == "websocket.receive":
-                try:
-                    verdict = self._gate(message)  # type: ignore[misc]
-                except BaseException:
-                    self._easy = False
-                    self._held = message  # which is not lost by that
-                    raise
-                if verdict is True:
-                    return message
-                self._held = message
-                return await self._admitted(verdict)
-            if message["type"] == "websocket.disconnect":
-                self._entry.close()
-            return message
+            return await self.receive()
         finally:
             self._receiving = False
 
     async def _admitted(self, verdict: Any = None) -> Message:
         """The next message that is admitted. `verdict` is what the gate says of the one held."""
-        self._easy = False
+        self._easy = None
         while True:
             message = self._held
             if message is None:
@@ -133,13 +141,8 @@ class LimitedWebSocket:
 
     def _ease(self) -> None:
         """Back to the easy way, where nothing is kept that comes before the server's next."""
-        self._easy = (
-            self._gate is not None
-            and self._closed is None
-            and self._ahead is None
-            and self._reader is None
-            and not self._read
-        )
+        if self._closed is None and self._ahead is None and self._reader is None and not self._read:
+            self._easy = self._gate
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -173,8 +176,11 @@ class LimitedWebSocket:
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Runs the application on it, to its end."""
+        self._frames = frames = _core.FrameSend(self._send, self.send)
+        frames.straight = not self._patient
+        receive = self.receive_patiently if self._patient else self.receive
         try:
-            await app(scope, self.receive, self.send)
+            await app(scope, receive, frames)
         except Exception:
             await self._finish()
             raise
@@ -189,7 +195,14 @@ class LimitedWebSocket:
         if self._closed is not None:
             await read_out(self._next)
 
+    def _slow_down(self) -> None:
+        """From here on each frame is looked at."""
+        if self._frames is not None:
+            self._frames.straight = False
+
     def _over(self) -> None:
+        self._slow_down()
+        self._frames = None
         self._entry.close()
         for task in (self._ahead, self._reader):
             if task is not None:
@@ -222,7 +235,7 @@ class LimitedWebSocket:
 
     def _read_on(self) -> None:
         if self._reader is None and not self._receiving:
-            self._easy = False
+            self._easy = None
             self._reader = asyncio.ensure_future(self._read_until_gone())
             self._reader.add_done_callback(_seen)
 
@@ -273,6 +286,7 @@ class LimitedWebSocket:
 
     async def _close(self, code: int, reason: str) -> None:
         self._closed = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self._slow_down()
         self._held = None
         try:
             await send_close(self._send, code, reason)
