@@ -1,8 +1,9 @@
 """An echo over uvicorn, under limits and without: messages a second that come back.
 
 Two servers, each in a process of its own, and this process is the client of both, in turns. It does
-next to nothing: what it sends is written beforehand, and what comes back is counted by its bytes. So
-the server is the one that is waited for, whose time is what limits would take.
+next to nothing: what it sends is written beforehand, and what comes back is counted by its bytes.
+So the server is the one that is waited for, whose time is what limits would take. (Where other
+programs take from that, the processor time of the server tells it apart.)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 from serving import free_port, serving
 
@@ -32,9 +34,11 @@ PATIENCE = 30.0  # seconds for one answer
 
 
 class Client:
-    """Some connections to one server."""
+    """Some connections to one server, in the process `pid`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pid: int) -> None:
+        self._pid = pid
+        self.spent: list[float] = []  # seconds of the server's processor time, a run an entry
         self._sockets = [connected(port) for _ in range(CONNECTIONS)]
         # a mask of zeros leaves the text as it is
         frame = bytes([0x81, 0x80 | SIZE, 0, 0, 0, 0]) + b"x" * SIZE
@@ -47,7 +51,7 @@ class Client:
 
     def run(self, count: int) -> float:
         """The seconds of so many messages of each connection; they are rounded up to batches."""
-        begin = time.perf_counter()
+        before, begin = processor_time(self._pid), time.perf_counter()
         for one in self._sockets:
             one.sendall(self._batch)
         for _ in range((count - 1) // TOGETHER):
@@ -56,7 +60,9 @@ class Client:
                 one.sendall(self._batch)
         for one in self._sockets:
             self._read(one)
-        return time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        self.spent.append(processor_time(self._pid) - before)
+        return seconds
 
     def _read(self, one: socket.socket) -> None:
         left = self._answer
@@ -65,6 +71,16 @@ class Client:
             if not data or data[0] == 0x88:
                 raise RuntimeError("the server closed a connection that echoes")
             left -= len(data)
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has had of the processors, to 10 ms; 0 where nothing tells."""
+    try:
+        # the name, in parentheses, may hold anything
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def connected(port: int) -> socket.socket:
@@ -95,8 +111,8 @@ def client_of(app: str) -> Iterator[Client]:
     command = [sys.executable, "-m", "uvicorn", f"bench.echo_app:{app}", "--port", str(port)]
     # a ping amid the answers would be counted as one
     command += ["--log-level", "warning", "--ws-ping-interval", "3600"]
-    with serving(command, port, env=environment()):
-        client = Client(port)
+    with serving(command, port, env=environment()) as server:
+        client = Client(port, server.process.pid)
         try:
             yield client
         finally:
@@ -115,6 +131,7 @@ def measure(rounds: int, quick: bool) -> Iterator[Row]:
         seconds = 0.2 if quick else SECONDS
         count = max(TOGETHER, int(2000 * seconds / bare.run(2000)))
         count -= count % TOGETHER
+        limited.spent.clear(), bare.spent.clear()
         a, b = alternating(lambda turn: limited.run(count), lambda turn: bare.run(count), rounds)
     found = [theirs / ours for ours, theirs in zip(a, b, strict=True)]
     row.value = median(found)
@@ -123,6 +140,8 @@ def measure(rounds: int, quick: bool) -> Iterator[Row]:
         "reference_per_second": round(count * CONNECTIONS / median(b)),
         "spread": [round(min(found), 3), round(max(found), 3)],
         "rounds": rounds,
+        "server_us": round(median(limited.spent) / count / CONNECTIONS * 1e6, 2),
+        "reference_server_us": round(median(bare.spent) / count / CONNECTIONS * 1e6, 2),
     }
     yield row
 

@@ -108,10 +108,17 @@ def websocket(app: App) -> TimedAsync:
                 return {"type": "websocket.receive", "text": TEXT}
             return {"type": "websocket.disconnect", "code": 1000}
 
+        closed = False
+
+        async def send(message: Any) -> None:
+            nonlocal closed
+            if message["type"] == "websocket.close":
+                closed = True
+
         begin = time.process_time()
-        await app(scope.copy(), receive, empty_send)
+        await app(scope.copy(), receive, send)
         spent = time.process_time() - begin
-        if left != -1:
+        if closed or left != -1:
             raise AssertionError("the connection was closed by a limit that ought to admit all")
         return spent
 

@@ -54,6 +54,10 @@ def note_of(row: Row) -> str:
             f"{info['checks_a_read']} checks a read, {info['checks_a_command']} a command; "
             f"{info['rate']:,}/s"
         )
+    if "server_us" in info:
+        parts.append(
+            f"{info['server_us']} µs / {info['reference_server_us']} µs of the server a message"
+        )
     if "reading_us" in info:
         parts.append(f"{info['reading_us']:,.0f} µs a reading")
     if "client_us" in info:

@@ -3,9 +3,10 @@ loop looks up as much as the other, so that both pay for it alike."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from .timing import Timed, TimedAsync
@@ -14,12 +15,14 @@ __all__ = [
     "KEY",
     "LIVE",
     "PLENTY",
+    "at_once",
     "awaited_hit",
     "awaiting_empty",
     "counting",
     "counting_keys",
     "hitting",
     "hitting_keys",
+    "one_by_one",
     "shuffled",
 ]
 
@@ -132,3 +135,27 @@ def hitting_keys(most: int) -> Callable[[list[str]], float]:
         return time.process_time() - begin
 
     return run
+
+
+# ---- on a server: two processes take part, so time is the wall's
+
+
+async def one_by_one(ask: Callable[[str], Awaitable[Any]], keys: Sequence[str]) -> float:
+    """The seconds of all, each after the other's end."""
+    begin = time.perf_counter()
+    for key in keys:
+        await ask(key)
+    return time.perf_counter() - begin
+
+
+async def at_once(ask: Callable[[str], Awaitable[Any]], keys: Sequence[str], width: int) -> float:
+    """The seconds of all, by `width` tasks that each have one under way."""
+    left: Iterator[str] = iter(keys)
+
+    async def work() -> None:
+        for key in left:
+            await ask(key)
+
+    begin = time.perf_counter()
+    await asyncio.gather(*[work() for _ in range(width)])
+    return time.perf_counter() - begin
