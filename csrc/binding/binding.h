@@ -375,9 +375,6 @@ static inline bool sgpy_is_usual(const sgpy_limiter *limiter) {
     return limiter->plain && (table->clock == NULL || table->clock_is_object);
 }
 
-/* A hit by a prepared key at a cost a quota, for a limiter that is usual. */
-PyObject *sgpy_hit_row(sgpy_limiter *limiter, sgpy_prepared *prepared, const uint64_t *costs);
-
 /* ---- awaitable.c */
 
 /* What an awaitable runs when it is first sent None. Returns a new reference, the result;

@@ -308,8 +308,3 @@ PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyOb
     return hit_known(limiter, prepared->object, sgpy_prepared_fp(prepared, limiter->table),
                      prepared->key.data, prepared->key.length, costs);
 }
-
-PyObject *sgpy_hit_row(sgpy_limiter *limiter, sgpy_prepared *prepared, const uint64_t *costs) {
-    return hit_known(limiter, prepared->object, sgpy_prepared_fp(prepared, limiter->table),
-                     prepared->key.data, prepared->key.length, costs);
-}

@@ -51,20 +51,34 @@ static bool size_of(const sgpy_state *st, PyObject *message, uint64_t *size) {
     return false;
 }
 
-/* A Decision; NULL without an exception for what is not decided here. */
-static PyObject *decide(sgpy_message_gate *self, uint64_t size) {
+/* True, the Decision that refuses it, or None for what is not decided here; NULL with an
+ * exception. */
+static PyObject *decide(sgpy_message_gate *self, sgpy_limiter *limiter, uint64_t size) {
+    sgpy_state *st = self->state;
     uint64_t costs[SG_QUOTAS_MAX];
-    sgpy_limiter *limiter = self->limiter;
-    if (!self->sized) {
-        return limiter->plain ? sgpy_hit_prepared(limiter, &self->prepared, NULL) : NULL;
-    }
-    if (!sgpy_is_usual(limiter)) {
-        return NULL;
+    sgpy_outcome out;
+    sg_ticks now;
+    if (SG_UNLIKELY(!sgpy_is_usual(limiter))) {
+        Py_RETURN_NONE;
     }
     for (unsigned i = 0; i < limiter->count; i++) {
         costs[i] = i < self->messages ? 1 : size;
     }
-    return sgpy_hit_row(limiter, &self->prepared, costs);
+    (void)sgpy_table_now(limiter->table, &now); /* of a clock that is usual */
+    if (sgpy_charge(limiter, limiter->rows, sgpy_prepared_fp(&self->prepared, limiter->table),
+                    self->prepared.key.data, self->prepared.key.length, costs, now, &out) < 0) {
+        return NULL;
+    }
+    if (SG_LIKELY((out.flags & SGPY_ALLOWED) && st->observer == NULL)) {
+        Py_RETURN_TRUE; /* without an object of it, which nobody would look at */
+    }
+    PyObject *decision = sgpy_observed(limiter, self->prepared.object,
+                                       sgpy_outcome_decision(st, limiter->quotas, &out));
+    if (decision != NULL && (out.flags & SGPY_ALLOWED)) {
+        Py_DECREF(decision);
+        Py_RETURN_TRUE;
+    }
+    return decision;
 }
 
 static PyObject *gate_call(PyObject *op, PyObject *const *args, size_t nargsf,
@@ -91,16 +105,9 @@ static PyObject *gate_call(PyObject *op, PyObject *const *args, size_t nargsf,
         Py_RETURN_TRUE;
     }
     sgpy_limiter *limiter = (sgpy_limiter *)Py_NewRef((PyObject *)self->limiter);
-    PyObject *decision = decide(self, size);
+    PyObject *verdict = decide(self, limiter, size);
     Py_DECREF(limiter);
-    if (decision == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    }
-    if (SG_LIKELY(((sgpy_decision *)decision)->flags & SGPY_ALLOWED)) {
-        Py_DECREF(decision);
-        Py_RETURN_TRUE;
-    }
-    return decision;
+    return verdict;
 }
 
 static PyObject *gate_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

@@ -272,19 +272,18 @@ def test_a_refusal_is_its_decision_and_what_is_not_usual_is_left_alone() -> None
     assert _core.MessageGate(None, "k", 0, 5)(text("123456")) is None
 
 
-def test_a_clock_in_python_is_left_to_python_where_sizes_count() -> None:
+def test_a_clock_in_python_is_left_to_python() -> None:
     limiter = Limiter("messages: 9/hour; bytes: 9/hour", store=MemoryStore(clock=lambda: 5.0))
     assert _core.MessageGate(limiter, "k", 1)(text("x")) is None
-    unsized = Limiter("9/hour", store=MemoryStore(clock=lambda: 5.0))
-    assert _core.MessageGate(unsized, "k", 1)(text("x")) is True
 
 
 def test_messages_are_seen_by_an_observer() -> None:
     limiter = Limiter("messages: 9/hour; bytes: 9/hour", store=MemoryStore(clock=Clock()))
     gate = _core.MessageGate(limiter, "k", 1)
     with record() as decided:
-        gate(text("x"))
-    assert [seen.key for seen in decided] == ["k"]
+        assert gate(text("x")) is True
+        assert isinstance(gate(text("x" * 9)), _core.Decision)
+    assert [(seen.key, seen.decision.allowed) for seen in decided] == [("k", True), ("k", False)]
 
 
 def test_frames_go_straight_until_they_are_not_to() -> None:
