@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sluicegate import Limiter, MemoryStore, Quota, _core
-from sluicegate.asgi import RateLimitMiddleware, Rule
+from sluicegate.asgi import RateLimitMiddleware, Rule, search
 from sluicegate.identity import address
 from sluicegate.testing import Clock, record
 from sluicegate.websocket.sizes import size_of
@@ -175,6 +175,60 @@ async def test_new_rules_hold_from_the_next_request_on() -> None:
     assert [(await answer(door, scope_of()))[0]["status"] for _ in range(2)] == [200, 429]
     door.use({r"^/x": [Rule(requests="1/minute")]})
     assert (await answer(door, scope_of()))[0]["status"] == 200
+
+
+# ---- by users
+
+
+async def authenticate(scope: Any) -> tuple[Any, str]:
+    name = dict(scope["headers"])[b"user"].decode()
+    if name == "nobody":
+        raise ValueError(name)
+    return (7, "vip") if name == "vip" else (name, "free" if name == "free" else "default")
+
+
+async def forbidden(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 403, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+USERS: list[dict[str, list[Rule]]] = [
+    {r"^/a": [Rule(minute=3, block_time=90)], r"^/b": [Rule(minute=2, group="vip")]},
+    {r"^/a": [Rule(group="vip"), Rule(requests="3/minute")], r"^/": [Rule(minute=1, group="*")]},
+    {r"^/a": [Rule(minute=2, group="*", zone="z"), Rule(minute=1, group="vip")], r"^/b": [Rule()]},
+    {r"^/a": [Rule(minute=3, second=1)], r"^/b": [Rule(requests="2/minute", per="path")]},
+]
+
+
+@pytest.mark.parametrize("headers", ["ietf", None])
+@pytest.mark.parametrize("rules", USERS)
+async def test_users_are_decided_at_once_as_by_a_search(
+    rules: dict[str, list[Rule]], headers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    clock = Clock()
+
+    def door() -> RateLimitMiddleware:
+        return door_of(
+            rules, clock, headers=headers, authenticate=authenticate, on_auth_error=forbidden
+        )
+
+    one = door()
+    monkeypatch.setattr(search.Search, "_at_once", lambda self, rules: None)
+    other = door()
+    asked = 0
+    for _ in range(150):
+        scope = scope_of(
+            chance.choice(["/a", "/a/b", "/b", "/c"]),
+            headers=[(b"user", chance.choice([b"ann", b"vip", b"free", b"nobody"]))],
+        )
+        at_once, searched = await answer(one, scope), await answer(other, scope)
+        asked += at_once[0]["status"] == 429
+        assert at_once == searched, scope
+        clock.advance(chance.choice([0, 0, 0, 1, 20]))
+    assert asked
 
 
 # ---- headers

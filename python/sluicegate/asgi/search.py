@@ -46,6 +46,29 @@ class Straight(NamedTuple):
     by_path: bool  # the path ends the key
 
 
+def is_exempt(held: Held) -> bool:
+    """Whether a rule, by being there, frees whom it is for from all limits."""
+    return held.counting is None and held.rule.unlimited and held.method is None
+
+
+class ByGroup:
+    """The same where the user needs to be known, and nothing else: what those of each group are
+    charged to, None where they are unlimited. The first that is for a group is its own."""
+
+    __slots__ = ("held", "ways")
+
+    def __init__(self, held: Sequence[Held], ways: Sequence[Straight | None]) -> None:
+        self.held = held
+        self.ways = [(one.group, way) for one, way in zip(held, ways, strict=True)]
+
+    def of(self, group: str) -> tuple[Straight | None] | None:
+        """None where no rule is for that group."""
+        for its, way in self.ways:
+            if its in (group, EVERYBODY):
+                return (way,)
+        return None
+
+
 class Search:
     """Finds the rules of a scope: the first pattern that matches its path and has a rule that
     fits it ends the search, shadow rules never do."""
@@ -65,7 +88,7 @@ class Search:
         self._address = address
         self._simply = simply  # one plain rule may be the backend's own affair
         self._straight = [
-            (matches, self._straight_of(rules.http)) for matches, _, rules in patterns if rules.http
+            (matches, self._at_once(rules.http)) for matches, _, rules in patterns if rules.http
         ]
 
     def gate(self, headers: Headers, *, by_peer: bool) -> _core.HttpGate:
@@ -74,7 +97,7 @@ class Search:
         return _core.HttpGate(
             [
                 (matches, None, None, None, None, False)
-                if straight is None
+                if not isinstance(straight, Straight)
                 else (
                     matches,
                     straight,
@@ -94,16 +117,26 @@ class Search:
         """Decides a request or handshake: None where it is admitted. Unknown."""
         path = scope["path"]
         is_http = scope["type"] == "http"
+        who: tuple[Any, str] | None = None
         if is_http:
             for matches, straight in self._straight:
                 if matches(path):
-                    if straight is not None:
-                        return await self._go_straight(scope, entry, straight)
+                    if type(straight) is Straight:
+                        address = self._address(scope)
+                        return await self._go_straight(scope, entry, straight, address)
+                    if type(straight) is ByGroup:
+                        who = await self._identify(scope, entry, straight.held)
+                        way = straight.of(who[1])
+                        if way is not None:
+                            (found,) = way
+                            if found is None:
+                                return None
+                            user = who[0] if type(who[0]) is str else str(who[0])
+                            return await self._go_straight(scope, entry, found, user)
                     break
             else:
                 return None
         method = scope.get("method", "GET")
-        who: tuple[Any, str] | None = None
         for matches, _, rules in self._patterns:
             if not matches(path):
                 continue
@@ -139,16 +172,27 @@ class Search:
         await entry.confirm()
         return None
 
-    def _straight_of(self, rules: Sequence[Held]) -> Straight | None:
-        held, *more = rules
+    def _at_once(self, rules: Sequence[Held]) -> Straight | ByGroup | None:
+        """How requests to a pattern are decided where that needs no search; else None."""
+        first = rules[0]
+        if first.kind == "user" and self._authenticate is not None:
+            ways: list[Straight | None] = []
+            for held in rules:
+                way = self._straight_of(held)
+                if held.kind != "user" or (way is None and not is_exempt(held)):
+                    return None
+                ways.append(way)
+            return ByGroup(rules, ways)
+        by_address = first.kind in ("ip", "user")
+        if len(rules) > 1 or not by_address or first.group not in (EVERYBODY, DEFAULT):
+            return None
+        return self._straight_of(first)
+
+    def _straight_of(self, held: Held) -> Straight | None:
         counting, rule = held.counting, held.rule
-        by_address = held.kind == "ip" or (held.kind == "user" and self._authenticate is None)
         if (
-            more
-            or counting is None
+            counting is None
             or not counting.simple
-            or not by_address
-            or held.group not in (EVERYBODY, DEFAULT)
             or held.method is not None
             or rule.cost is not None
             or (held.plain and self._simply and not held.by_store)
@@ -163,30 +207,34 @@ class Search:
             return Straight(counting, limiter, where.key, where.by_path)
         return Straight(counting, limiter, where.unit_key, where.zone is None)
 
-    async def _go_straight(self, scope: Scope, entry: Entry, straight: Straight) -> Outcome | None:
+    async def _go_straight(
+        self, scope: Scope, entry: Entry, straight: Straight, who: str
+    ) -> Outcome | None:
         counting, limiter, key_of_both, _ = straight
-        who, path = self._address(scope), scope["path"]
-        refused: Refused | None
+        path = scope["path"]
         if counting.block(who) is not None:
             refused = await entry.admit_one(Applied(counting, who, path, 1))
-        else:
-            decision = await limiter.hit(key_of_both(who, path))
-            if decision.allowed:
-                entry.decision = decision
+            if refused is None:
                 return None
-            return await self.refused_straight(scope, straight, decision)
-        if refused is None:
+            return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
+        decision = await limiter.hit(key_of_both(who, path))
+        if decision.allowed:
+            entry.decision = decision
             return None
-        return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
+        return await self._refused(scope, straight, decision, who)
 
     async def refused_straight(
         self, scope: Scope, straight: Straight, decision: _core.Decision
     ) -> Outcome:
-        """What follows of a refusal there."""
-        counting = straight.counting
-        applied = Applied(counting, self._address(scope), scope["path"], 1)
+        """What follows of a refusal by address there."""
+        return await self._refused(scope, straight, decision, self._address(scope))
+
+    async def _refused(
+        self, scope: Scope, straight: Straight, decision: _core.Decision, who: str
+    ) -> Outcome:
+        applied = Applied(straight.counting, who, scope["path"], 1)
         refused = await refusal_of(decision, (applied,))
-        return Outcome(refused.seconds, counting.rule.refuse, refused.decision)
+        return Outcome(refused.seconds, straight.counting.rule.refuse, refused.decision)
 
     async def _decide(
         self,
