@@ -175,12 +175,12 @@ class Both:
 def measure(rounds: int, quick: bool) -> Iterator[Row]:
     for what, package, make in DOORS:
         if find_spec(package) is None:
-            yield Row("doors", what, None, "us", missing=f"needs {package}")
+            yield Row("doors", what, None, "µs", missing=f"needs {package}")
             continue
         both = Both(make)
         found = alternate_async(both.timed(0), both.timed(1), rounds)
         yield Row(
-            "doors", what, found.added_ns / 1000, "us", "the core directly", info=found.info()
+            "doors", what, found.added_ns / 1000, "µs", "the core directly", info=found.info()
         )
 
 

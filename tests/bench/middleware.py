@@ -125,10 +125,18 @@ def websocket(app: App) -> TimedAsync:
     return run
 
 
-def limited(app: App, headers: Any = "ietf", **rule: Any) -> App:
+def limited(
+    app: App, headers: Any = "ietf", authenticate: Any = None, key: Any = "ip", **rule: Any
+) -> App:
     from sluicegate.asgi import RateLimitMiddleware, Rule
 
-    return RateLimitMiddleware(app, headers=headers, config={r"^/": [Rule(key="ip", **rule)]})
+    config = {r"^/": [Rule(key=key, **rule)]}
+    return RateLimitMiddleware(app, authenticate, headers=headers, config=config)
+
+
+async def by_address(scope: Any) -> tuple[str, str]:
+    """Who a user is, for what has to be told."""
+    return scope["client"][0], "default"
 
 
 # what is shown; how it is timed; the application; its limits; the target in µs
@@ -148,6 +156,13 @@ CASES: tuple[tuple[str, Any, App, dict[str, Any], float | None], ...] = (
         {"requests": f"{MANY}/minute", "headers": None},
         None,
     ),
+    (
+        "an HTTP request, its user told by authenticate, no headers",
+        requests,
+        application,
+        {"minute": MANY, "key": "user", "authenticate": by_address, "headers": None},
+        None,
+    ),
     ("a WebSocket message", websocket, reading, {"messages": f"{MANY}/minute"}, 0.7),
     ("the same, and its answer", websocket, answering, {"messages": f"{MANY}/minute"}, None),
     (
@@ -164,7 +179,7 @@ def measure(rounds: int, quick: bool) -> Iterator[Row]:
     for what, timed, app, rule, target in CASES:
         found = alternate_async(timed(limited(app, **rule)), timed(Nothing(app)), rounds)
         added = found.added_ns / 1000
-        yield Row(NAME, what, added, "us", REFERENCE, target, info=found.info())
+        yield Row(NAME, what, added, "µs", REFERENCE, target, info=found.info())
 
 
 # ---- others: each returns the subject and its reference
@@ -217,9 +232,6 @@ class AsgiRatelimit:
         from ratelimit import RateLimitMiddleware, Rule
         from ratelimit.backends.simple import MemoryBackend
 
-        async def by_address(scope: Any) -> tuple[str, str]:
-            return scope["client"][0], "default"
-
         config = {r"^/": [Rule(minute=MANY)]}
         door = RateLimitMiddleware(application, by_address, MemoryBackend(), config)
         return requests(door), requests(Nothing(application))
@@ -271,7 +283,7 @@ class FastapiLimiterMessages:
 
 PEERS: dict[str, Any] = {
     "slowapi, an HTTP request (limits, fixed window)": Slowapi(),
-    "asgi-ratelimit, an HTTP request (no headers)": AsgiRatelimit(),
+    "asgi-ratelimit, an HTTP request (by authenticate, no headers)": AsgiRatelimit(),
     "fastapi-limiter, an HTTP request (one bucket, no headers)": FastapiLimiter(),
     "fastapi-limiter, a WebSocket message (one bucket)": FastapiLimiterMessages(),
 }
@@ -279,7 +291,7 @@ PEERS: dict[str, Any] = {
 
 def peers(rounds: int, quick: bool) -> Iterator[Row]:
     for name, peer in PEERS.items():
-        row = Row(NAME, name, None, "us", REFERENCE, peer=True)
+        row = Row(NAME, name, None, "µs", REFERENCE, peer=True)
         if version_of(peer.package) is None:
             row.missing = f"not installed (pip install {peer.package})"
         else:
