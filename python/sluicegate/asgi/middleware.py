@@ -95,16 +95,14 @@ class RateLimitMiddleware:
         """
         patterns = compiled(config, self.backend)
         check_socketio(self.app, patterns)
-        self._patterns = patterns
-        self._search = Search(
-            patterns, self.authenticate, self._address, simply=self.headers is None
-        )
-        self._gate = self._search.gate(self.headers, by_peer=self._address is _PEER)
+        search = Search(patterns, self.authenticate, self._address, simply=self.headers is None)
+        gate = search.gate(self.headers, by_peer=self._address is _PEER)
+        self._patterns, self._search, self._gate = patterns, search, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            passed = self._gate(scope, send)
+            passed = self._gate(scope, send)  # the usual request is decided by that
             if passed is None:
                 await self._http(scope, receive, send)
             elif type(passed) is tuple:

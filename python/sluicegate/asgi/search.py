@@ -98,6 +98,7 @@ class Search:
             [
                 (matches, None, None, None, None, False)
                 if not isinstance(straight, Straight)
+                or not isinstance(straight.limiter, _core.Limiter)  # a backend's own
                 else (
                     matches,
                     straight,
