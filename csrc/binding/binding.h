@@ -10,6 +10,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <string.h>
 #include <structmember.h>
 
 #include "../core/blocks.h"
@@ -34,6 +35,8 @@
 
 #define SGPY_HOT_MAX 64u /* bytes of a key that a limiter remembers */
 
+#define SGPY_FIELDS 6 /* header fields that fields.c knows */
+
 typedef struct sgpy_state sgpy_state;
 typedef struct sgpy_call sgpy_call;
 typedef struct sgpy_decision sgpy_decision;
@@ -45,10 +48,12 @@ typedef struct sgpy_plan sgpy_plan;
     X(Quota_Type) X(Decision_Type) X(Clock_Type) X(Table_Type) X(Limiter_Type)              \
     X(Handle_Type) X(Receipt_Type) X(Slots_Type) X(Slot_Type) X(Call_Type)                  \
     X(ConnectionInfo_Type) X(Connections_Type) X(Server_Type) X(Link_Type) X(Router_Type)      \
-    X(Ticket_Type)
+    X(Ticket_Type) X(Sender_Type) X(HttpGate_Type) X(MessageGate_Type) X(FrameSend_Type)
 #define SGPY_STATE_OBJECTS(X)                                                                \
     X(StoreError) X(StoreFullError) X(observer) X(released) X(str_throw) X(str_close) X(str_quotas_of)  \
-    X(running_loop) X(str_set_result) X(str_set_exception) X(str_done)
+    X(running_loop) X(str_set_result) X(str_set_exception) X(str_done) X(str_type) X(str_headers)    \
+    X(str_response_start) X(str_path) X(str_root_path) X(str_client) X(str_text) X(str_bytes) X(str_empty)    \
+    X(str_websocket_send) X(str_websocket_receive)
 
 struct sgpy_state {
 #define X(name) PyTypeObject *name;
@@ -59,6 +64,8 @@ struct sgpy_state {
 #undef X
     PyObject *algorithms[SG_ALGORITHMS]; /* their names */
     PyObject *strings[SGPY_STRINGS];     /* connections.c's; NULL where unused */
+    PyObject *field_titles[SGPY_FIELDS]; /* str, as they are written */
+    PyObject *field_names[SGPY_FIELDS];  /* bytes, in small letters */
     sgpy_decision *free_decisions;
     sgpy_call *free_calls;
     unsigned free_decisions_count, free_calls_count;
@@ -96,6 +103,8 @@ typedef struct {
     sg_quota quota;
     uint64_t period_us;
     PyObject *name; /* str or NULL */
+    /* as fields.c tells of it, once it has: the name as an item, and (field, policy); bytes */
+    PyObject *label, *policy;
 } sgpy_quota;
 
 int sgpy_quota_init_type(PyObject *module, sgpy_state *st);
@@ -219,6 +228,12 @@ struct sgpy_decision {
     } retry, reset;
     uint64_t limit; /* made */
 };
+
+/* Its fields. */
+uint64_t sgpy_decision_limit(const sgpy_decision *decision);
+uint64_t sgpy_decision_remaining(const sgpy_decision *decision);
+double sgpy_decision_retry(const sgpy_decision *decision); /* seconds */
+double sgpy_decision_reset(const sgpy_decision *decision);
 
 int sgpy_decision_init_type(PyObject *module, sgpy_state *st);
 void sgpy_decision_free_all(sgpy_state *st);
@@ -354,6 +369,12 @@ PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObjec
 /* The same by a prepared key. */
 PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyObject *cost);
 
+/* Whether it decides here, and without Python code until that is done. */
+static inline bool sgpy_is_usual(const sgpy_limiter *limiter) {
+    const sgpy_table *table = limiter->table;
+    return limiter->plain && (table->clock == NULL || table->clock_is_object);
+}
+
 /* ---- awaitable.c */
 
 /* What an awaitable runs when it is first sent None. Returns a new reference, the result;
@@ -381,6 +402,9 @@ int sgpy_handle_init_type(PyObject *module, sgpy_state *st);
 int sgpy_receipt_init_type(PyObject *module, sgpy_state *st);
 int sgpy_slots_init_types(PyObject *module, sgpy_state *st);
 int sgpy_connections_init(PyObject *module, sgpy_state *st);
+int sgpy_http_gate_init_type(PyObject *module, sgpy_state *st);
+int sgpy_message_gate_init_type(PyObject *module, sgpy_state *st);
+int sgpy_frame_send_init_type(PyObject *module, sgpy_state *st);
 
 PyObject *sgpy_handle_new(sgpy_limiter *limiter, PyObject *key);
 PyObject *sgpy_receipt_new(sgpy_limiter *limiter, sgpy_table *table, PyObject *quotas,
@@ -420,6 +444,15 @@ static inline PyObject *sgpy_ask_hit(sgpy_limiter *limiter, PyObject *key, PyObj
 static inline void sgpy_plan_release(sgpy_plan *plan) { (void)plan; }
 static inline PyObject *sgpy_server_object(sgpy_server *server) { return (PyObject *)server; }
 #endif
+
+/* Whether an object, or NULL, is a str that says `text`, which is ASCII. */
+static inline bool sgpy_is_text(PyObject *object, PyObject *text) {
+    return object == text ||
+           (object != NULL && PyUnicode_Check(object) && PyUnicode_IS_COMPACT_ASCII(object) &&
+            PyUnicode_GET_LENGTH(object) == PyUnicode_GET_LENGTH(text) &&
+            memcmp(PyUnicode_1BYTE_DATA(object), PyUnicode_1BYTE_DATA(text),
+                   (size_t)PyUnicode_GET_LENGTH(text)) == 0);
+}
 
 /* Makes a heap type of `spec`, keeps it in *slot and adds it to the module. */
 int sgpy_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, bool exported);

@@ -1,6 +1,6 @@
 /* Decision: the raw outcome, turned to Python's numbers when it is asked. Dead ones are
  * kept for the next. */
-#include "binding.h"
+#include "fields.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -82,7 +82,7 @@ void sgpy_decision_free_all(sgpy_state *st) {
 
 /* ---- the fields */
 
-static uint64_t limit_of(const sgpy_decision *self) {
+uint64_t sgpy_decision_limit(const sgpy_decision *self) {
     if (self->flags & SGPY_MADE) {
         return self->limit;
     }
@@ -92,7 +92,7 @@ static uint64_t limit_of(const sgpy_decision *self) {
     return self->flags & SGPY_UNLIMITED ? SG_LIMIT_MAX : 0;
 }
 
-static uint64_t remaining_of(const sgpy_decision *self) {
+uint64_t sgpy_decision_remaining(const sgpy_decision *self) {
     if (self->flags & SGPY_MADE) {
         return self->level;
     }
@@ -104,11 +104,11 @@ static uint64_t remaining_of(const sgpy_decision *self) {
     return self->flags & SGPY_UNLIMITED ? SG_COST_MAX : 0;
 }
 
-static double retry_of(const sgpy_decision *self) {
+double sgpy_decision_retry(const sgpy_decision *self) {
     return self->flags & SGPY_MADE ? self->retry.seconds : sgpy_seconds_of(self->retry.ticks);
 }
 
-static double reset_of(const sgpy_decision *self) {
+double sgpy_decision_reset(const sgpy_decision *self) {
     return self->flags & SGPY_MADE ? self->reset.seconds : sgpy_seconds_of(self->reset.ticks);
 }
 
@@ -118,19 +118,19 @@ static PyObject *get_flag(PyObject *op, void *closure) {
 }
 
 static PyObject *get_limit(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(limit_of((sgpy_decision *)op));
+    return PyLong_FromUnsignedLongLong(sgpy_decision_limit((sgpy_decision *)op));
 }
 
 static PyObject *get_remaining(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(remaining_of((sgpy_decision *)op));
+    return PyLong_FromUnsignedLongLong(sgpy_decision_remaining((sgpy_decision *)op));
 }
 
 static PyObject *get_retry_after(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyFloat_FromDouble(retry_of((sgpy_decision *)op));
+    return PyFloat_FromDouble(sgpy_decision_retry((sgpy_decision *)op));
 }
 
 static PyObject *get_reset_after(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyFloat_FromDouble(reset_of((sgpy_decision *)op));
+    return PyFloat_FromDouble(sgpy_decision_reset((sgpy_decision *)op));
 }
 
 static PyObject *get_quota(PyObject *op, void *Py_UNUSED(closure)) {
@@ -234,9 +234,9 @@ static PyObject *decision_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 /* Every field as a keyword of the constructor, but for `allowed`. */
 static PyObject *keywords_of(const sgpy_decision *self) {
     return Py_BuildValue("{sOsKsKsdsdsOsO}", "quota", self->quota == NULL ? Py_None : self->quota,
-                         "limit", (unsigned long long)limit_of(self), "remaining",
-                         (unsigned long long)remaining_of(self), "retry_after", retry_of(self),
-                         "reset_after", reset_of(self), "degraded",
+                         "limit", (unsigned long long)sgpy_decision_limit(self), "remaining",
+                         (unsigned long long)sgpy_decision_remaining(self), "retry_after", sgpy_decision_retry(self),
+                         "reset_after", sgpy_decision_reset(self), "degraded",
                          self->flags & SGPY_DEGRADED ? Py_True : Py_False, "shadow",
                          self->flags & SGPY_SHADOW ? Py_True : Py_False);
 }
@@ -249,12 +249,12 @@ static PyObject *decision_getnewargs(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *decision_as_dict(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     const sgpy_decision *self = (sgpy_decision *)op;
     const sgpy_quota *quota = (sgpy_quota *)self->quota;
-    const double retry = retry_of(self);
+    const double retry = sgpy_decision_retry(self);
     PyObject *retry_after = isinf(retry) ? Py_NewRef(Py_None) : PyFloat_FromDouble(retry);
     return Py_BuildValue("{sOsKsKsNsdsOsOsO}", "allowed", decision_bool(op) ? Py_True : Py_False,
-                         "limit", (unsigned long long)limit_of(self), "remaining",
-                         (unsigned long long)remaining_of(self), "retry_after", retry_after,
-                         "reset_after", reset_of(self), "quota",
+                         "limit", (unsigned long long)sgpy_decision_limit(self), "remaining",
+                         (unsigned long long)sgpy_decision_remaining(self), "retry_after", retry_after,
+                         "reset_after", sgpy_decision_reset(self), "quota",
                          quota == NULL || quota->name == NULL ? Py_None : quota->name, "degraded",
                          self->flags & SGPY_DEGRADED ? Py_True : Py_False, "shadow",
                          self->flags & SGPY_SHADOW ? Py_True : Py_False);
@@ -262,30 +262,26 @@ static PyObject *decision_as_dict(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *decision_headers(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"style", NULL};
-    const char *style = "ietf";
-    PyObject *result = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|s:headers", names, &style)) {
+    PyObject *style = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:headers", names, &style)) {
         return NULL;
     }
-    PyObject *module = PyImport_ImportModule("sluicegate.headers");
-    if (module != NULL) {
-        result = PyObject_CallMethod(module, "decision_headers", "Os", op, style);
-        Py_DECREF(module);
-    }
-    return result;
+    const int styles = style == NULL ? SGPY_IETF : sgpy_styles(style, false);
+    return styles < 0 ? NULL
+                      : sgpy_fields_dict(((sgpy_decision *)op)->state, op, (unsigned)styles);
 }
 
 static PyObject *decision_repr(PyObject *op) {
     const sgpy_decision *self = (sgpy_decision *)op;
-    PyObject *retry = PyFloat_FromDouble(retry_of(self));
-    PyObject *reset = PyFloat_FromDouble(reset_of(self));
+    PyObject *retry = PyFloat_FromDouble(sgpy_decision_retry(self));
+    PyObject *reset = PyFloat_FromDouble(sgpy_decision_reset(self));
     PyObject *text = NULL;
     if (retry != NULL && reset != NULL) {
         text = PyUnicode_FromFormat(
             "Decision(%s, quota=%R, limit=%llu, remaining=%llu, retry_after=%R, "
             "reset_after=%R%s%s)",
             decision_bool(op) ? "True" : "False", self->quota == NULL ? Py_None : self->quota,
-            (unsigned long long)limit_of(self), (unsigned long long)remaining_of(self), retry,
+            (unsigned long long)sgpy_decision_limit(self), (unsigned long long)sgpy_decision_remaining(self), retry,
             reset, self->flags & SGPY_DEGRADED ? ", degraded=True" : "",
             self->flags & SGPY_SHADOW ? ", shadow=True" : "");
     }
@@ -300,9 +296,9 @@ static PyObject *decision_compare(PyObject *left, PyObject *right, int op) {
     if (Py_TYPE(left) != Py_TYPE(right) || (op != Py_EQ && op != Py_NE)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
-    int equal = (a->flags & compared) == (b->flags & compared) && limit_of(a) == limit_of(b) &&
-                remaining_of(a) == remaining_of(b) && retry_of(a) == retry_of(b) &&
-                reset_of(a) == reset_of(b);
+    int equal = (a->flags & compared) == (b->flags & compared) && sgpy_decision_limit(a) == sgpy_decision_limit(b) &&
+                sgpy_decision_remaining(a) == sgpy_decision_remaining(b) && sgpy_decision_retry(a) == sgpy_decision_retry(b) &&
+                sgpy_decision_reset(a) == sgpy_decision_reset(b);
     if (equal) {
         equal = PyObject_RichCompareBool(a->quota == NULL ? Py_None : a->quota,
                                          b->quota == NULL ? Py_None : b->quota, Py_EQ);
@@ -316,9 +312,9 @@ static PyObject *decision_compare(PyObject *left, PyObject *right, int op) {
 static Py_hash_t decision_hash(PyObject *op) {
     const sgpy_decision *self = (sgpy_decision *)op;
     PyObject *fields = Py_BuildValue("(IKKddO)", self->flags & (SGPY_ALLOWED | SGPY_SHADOW),
-                                     (unsigned long long)limit_of(self),
-                                     (unsigned long long)remaining_of(self), retry_of(self),
-                                     reset_of(self), self->quota == NULL ? Py_None : self->quota);
+                                     (unsigned long long)sgpy_decision_limit(self),
+                                     (unsigned long long)sgpy_decision_remaining(self), sgpy_decision_retry(self),
+                                     sgpy_decision_reset(self), self->quota == NULL ? Py_None : self->quota);
     if (fields == NULL) {
         return -1;
     }

@@ -238,11 +238,6 @@ static inline int usual_cost(const sgpy_limiter *limiter, PyObject *cost, uint64
     return 1;
 }
 
-/* Whether reading the clock runs no Python code. */
-static inline bool has_usual_clock(const sgpy_table *table) {
-    return SG_LIKELY(table->clock == NULL) || table->clock_is_object;
-}
-
 /* A hit by a key whose bytes and fingerprint are known; runs Python code only in the end. */
 static inline PyObject *hit_known(sgpy_limiter *limiter, PyObject *key, sg_fingerprint fp,
                                   const char *name, size_t length, const uint64_t *costs) {
@@ -284,8 +279,7 @@ static bool remember(sgpy_limiter *limiter, PyObject *key) {
 PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObject *quotas) {
     uint64_t row[SG_QUOTAS_MAX];
     const uint64_t *costs;
-    if (SG_UNLIKELY(!limiter->plain || quotas != NULL ||
-                    !has_usual_clock(limiter->table))) {
+    if (SG_UNLIKELY(!sgpy_is_usual(limiter) || quotas != NULL)) {
         return hit_any(limiter, key, cost, quotas);
     }
     const int usual = usual_cost(limiter, cost, row, &costs);
@@ -301,7 +295,7 @@ PyObject *sgpy_hit(sgpy_limiter *limiter, PyObject *key, PyObject *cost, PyObjec
 PyObject *sgpy_hit_prepared(sgpy_limiter *limiter, sgpy_prepared *prepared, PyObject *cost) {
     uint64_t row[SG_QUOTAS_MAX];
     const uint64_t *costs;
-    if (SG_UNLIKELY(!limiter->plain || !has_usual_clock(limiter->table))) {
+    if (SG_UNLIKELY(!sgpy_is_usual(limiter))) {
         return hit_any(limiter, prepared->object, cost, NULL);
     }
     const int usual = usual_cost(limiter, cost, row, &costs);

@@ -1,6 +1,6 @@
 /* The module: its state, its types, its functions. Multi-phase init, no globals, so that
  * several interpreters of one process each have their own. */
-#include "binding.h"
+#include "fields.h"
 #ifdef SG_REDIS
 #include "server.h"
 #endif
@@ -173,6 +173,12 @@ static PyMethodDef core_functions[] = {
                "Charges every (limiter, key, cost) of one store, or none: (decision, index), or a "
                "future of it.")},
 #endif
+    {"raw_headers", sgpy_raw_headers, METH_VARARGS,
+     PyDoc_STR("raw_headers($module, decision, style, /)\n--\n\n"
+               "The headers of a decision as ASGI has them; the style is ietf, x or both.")},
+    {"completed", sgpy_completed, METH_VARARGS,
+     PyDoc_STR("completed($module, own, more, /)\n--\n\n"
+               "Headers, and those of more (in small letters) that they do not have.")},
     {"fingerprint", core_fingerprint, METH_VARARGS,
      PyDoc_STR("fingerprint($module, secret, key, /)\n--\n\n"
                "SipHash-1-3 with 128 bits of a key, under a secret of 16 bytes.")},
@@ -206,9 +212,24 @@ static int add_strings(sgpy_state *st) {
     st->str_set_result = PyUnicode_InternFromString("set_result");
     st->str_set_exception = PyUnicode_InternFromString("set_exception");
     st->str_done = PyUnicode_InternFromString("done");
+    st->str_type = PyUnicode_InternFromString("type");
+    st->str_headers = PyUnicode_InternFromString("headers");
+    st->str_response_start = PyUnicode_InternFromString("http.response.start");
+    st->str_path = PyUnicode_InternFromString("path");
+    st->str_root_path = PyUnicode_InternFromString("root_path");
+    st->str_client = PyUnicode_InternFromString("client");
+    st->str_text = PyUnicode_InternFromString("text");
+    st->str_bytes = PyUnicode_InternFromString("bytes");
+    st->str_empty = PyUnicode_InternFromString("");
+    st->str_websocket_send = PyUnicode_InternFromString("websocket.send");
+    st->str_websocket_receive = PyUnicode_InternFromString("websocket.receive");
     return st->str_throw == NULL || st->str_close == NULL || st->str_quotas_of == NULL ||
                    st->str_set_result == NULL || st->str_set_exception == NULL ||
-                   st->str_done == NULL
+                   st->str_done == NULL || st->str_type == NULL || st->str_headers == NULL ||
+                   st->str_response_start == NULL || st->str_path == NULL || st->str_root_path == NULL ||
+                   st->str_client == NULL || st->str_text == NULL || st->str_bytes == NULL ||
+                   st->str_empty == NULL || st->str_websocket_send == NULL ||
+                   st->str_websocket_receive == NULL
                ? -1 : 0;
 }
 
@@ -246,7 +267,7 @@ done:
 static int core_exec(PyObject *module) {
     sgpy_state *st = sgpy_state_of_module(module);
     sgpy_monotonic_init(&st->monotonic);
-    if (add_strings(st) < 0 || add_type_names(module) < 0 ||
+    if (add_strings(st) < 0 || sgpy_fields_init(st) < 0 || add_type_names(module) < 0 ||
         add_error(module, "sluicegate.errors.StoreError",
                   "A store failed, or could not be reached; not a limit that was reached.",
                   PyExc_Exception, &st->StoreError) < 0 ||
@@ -258,6 +279,8 @@ static int core_exec(PyObject *module) {
         sgpy_limiter_init_type(module, st) < 0 || sgpy_handle_init_type(module, st) < 0 ||
         sgpy_receipt_init_type(module, st) < 0 || sgpy_slots_init_types(module, st) < 0 ||
         sgpy_call_init_type(module, st) < 0 || sgpy_connections_init(module, st) < 0 ||
+        sgpy_sending_init_type(module, st) < 0 || sgpy_http_gate_init_type(module, st) < 0 ||
+        sgpy_message_gate_init_type(module, st) < 0 || sgpy_frame_send_init_type(module, st) < 0 ||
 #ifdef SG_REDIS
         sgpy_server_init_types(module, st) < 0 ||
         PyModule_AddStringConstant(module, "HIREDIS", sg_resp_version()) < 0 ||
@@ -292,6 +315,10 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     for (unsigned i = 0; i < SGPY_STRINGS; i++) {
         Py_VISIT(st->strings[i]);
     }
+    for (unsigned i = 0; i < SGPY_FIELDS; i++) {
+        Py_VISIT(st->field_titles[i]);
+        Py_VISIT(st->field_names[i]);
+    }
     return 0;
 }
 
@@ -312,6 +339,10 @@ static int core_clear(PyObject *module) {
     }
     for (unsigned i = 0; i < SGPY_STRINGS; i++) {
         Py_CLEAR(st->strings[i]);
+    }
+    for (unsigned i = 0; i < SGPY_FIELDS; i++) {
+        Py_CLEAR(st->field_titles[i]);
+        Py_CLEAR(st->field_names[i]);
     }
     return 0;
 }

@@ -132,7 +132,7 @@ static PyObject *quota_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->quota = quota;
     self->period_us = us;
-    self->name = NULL;
+    self->name = self->label = self->policy = NULL;
     if (name != Py_None) {
         /* An exact str: the name is compared where no Python code may run. */
         self->name = PyUnicode_FromObject(name);
@@ -147,6 +147,8 @@ static PyObject *quota_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static void quota_dealloc(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
     Py_XDECREF(((sgpy_quota *)op)->name);
+    Py_XDECREF(((sgpy_quota *)op)->label);
+    Py_XDECREF(((sgpy_quota *)op)->policy);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -376,6 +376,69 @@ class Connections:
     ) -> Awaitable[dict[str, Any]]: ...
     # calls _check when awaited; where that is a tuple it awaits self._refused(*tuple)
 
+@final
+class Sender:
+    """The `send` of an ASGI server, for responses that are to have headers more. It returns what
+    `send` does."""
+
+    def __new__(
+        cls,
+        send: Callable[[Any], Any],
+        fields: Sequence[tuple[builtins.bytes, builtins.bytes]],  # names in small letters
+    ) -> Sender: ...
+    def __call__(self, message: Any, /) -> Any: ...
+
+@final
+class HttpGate:
+    """Decides the usual request in one call: see sluicegate.asgi.search."""
+
+    def __new__(
+        cls,
+        # (matches(path), given, limiter, blocked, key(who, path), whether the path ends the key);
+        # no limiter: left to who calls
+        patterns: Sequence[tuple[Any, Any, Limiter | None, Limiter | None, Any, bool]],
+        address: Callable[[Any], str],
+        by_peer: bool = False,  # scope["client"][0] alone tells it
+        headers: Literal["ietf", "x", "both"] | None = None,
+        usual: Callable[[str], object] | None = None,  # whether a path is; others are left
+    ) -> HttpGate: ...
+    def __call__(self, scope: Any, send: Any, /) -> Any: ...
+    # the `send` to go on with; (given, decision) of a refusal; None: not decided, not charged
+
+@final
+class MessageGate:
+    """Decides the usual message of a WebSocket in one call: see sluicegate.asgi.guard."""
+
+    def __new__(
+        cls,
+        limiter: Limiter | None,
+        key: Key,
+        messages: int = 0,  # so many of its quotas take 1, the others the bytes of a message
+        max_size: int | None = None,
+    ) -> MessageGate: ...
+    def __call__(self, message: Any, /) -> Decision | Literal[True] | None: ...
+    # True: a message, and admitted; the decision that refuses it; None: not decided, not charged
+
+@final
+class FrameSend:
+    """The `send` of a WebSocket's application: frames go to `send`, all else to `otherwise`."""
+
+    straight: bool  # frames, too, go to `otherwise` unless this is so
+    def __new__(
+        cls, send: Callable[[Any], Any], otherwise: Callable[[Any], Any]
+    ) -> FrameSend: ...
+    def __call__(self, message: Any, /) -> Any: ...
+
+def raw_headers(
+    decision: Decision, style: Literal["ietf", "x", "both"], /
+) -> list[tuple[bytes, bytes]]: ...
+# as ASGI has them: names in small letters
+
+def completed(
+    own: Iterable[tuple[bytes, bytes]], more: Iterable[tuple[bytes, bytes]], /
+) -> list[tuple[bytes, bytes]]: ...
+# a response's headers, and those of `more` (in small letters) that it does not have
+
 def hit_all_nowait(triples: Sequence[tuple[Limiter, Key, Cost]], /) -> tuple[Decision, int]: ...
 # all or none: the binding decision, and the index of its triple
 

@@ -2,22 +2,28 @@
 
 "ietf" is draft-ietf-httpapi-ratelimit-headers-10 (`RateLimit-Policy`, `RateLimit`), whose
 values are structured fields (RFC 9651); "x" is the customary `X-RateLimit-*`. A refusal
-has `Retry-After` in either, unless it is for good.
+has `Retry-After` in either, unless it is for good. The fields are made in C
+(csrc/binding/fields.c), which asks here how a quota's policy reads, once.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
-from functools import lru_cache
 from math import ceil, isinf
+from typing import Literal
 
 from ._core import Decision, Quota
 
-__all__ = ["STYLES", "decision_headers", "headers_of", "policy_name", "retry_after_seconds"]
+__all__ = ["STYLES", "headers_of", "policy_name", "policy_of", "retry_after_seconds"]
+
+Style = Literal["ietf", "x"]
 
 # What a choice of headers is made of.
-STYLES = {"ietf": ("ietf",), "x": ("x",), "both": ("ietf", "x")}
+STYLES: dict[str, tuple[Literal["ietf", "x"], ...]] = {
+    "ietf": ("ietf",),
+    "x": ("x",),
+    "both": ("ietf", "x"),
+}
 
 _INTEGER_MAX = 999_999_999_999_999  # of a structured field: 15 digits
 
@@ -29,28 +35,11 @@ def retry_after_seconds(decision: Decision) -> int | None:
     return max(1, ceil(decision.retry_after))
 
 
-def decision_headers(decision: Decision, style: str = "ietf") -> dict[str, str]:
-    """The fields of one style, "ietf" or "x"; empty where nothing is limited.
-
-    Under a ban no quota binds, so there is `Retry-After` alone.
-    """
-    if style == "ietf":
-        headers = _ietf(decision)
-    elif style == "x":
-        headers = _x(decision)
-    else:
-        raise ValueError(f"headers are 'ietf' or 'x', not {style!r}")
-    retry_after = retry_after_seconds(decision)
-    if retry_after is not None:
-        headers["Retry-After"] = str(retry_after)
-    return headers
-
-
-def headers_of(decision: Decision, styles: Iterable[str]) -> dict[str, str]:
+def headers_of(decision: Decision, styles: Iterable[Style]) -> dict[str, str]:
     """The fields of several styles."""
     found: dict[str, str] = {}
     for style in styles:
-        found.update(decision_headers(decision, style))
+        found.update(decision.headers(style))
     return found
 
 
@@ -66,40 +55,12 @@ def policy_name(quota: Quota) -> str:
     return "".join(out)
 
 
-def _ietf(decision: Decision) -> dict[str, str]:
-    quota = decision.quota
-    if quota is None:
-        return {}
-    name, policy = _policy(quota)
-    # t: when more is to be had; of a refusal that is when to come again
-    wait = decision.reset_after if decision.allowed else decision.retry_after
-    reset = "" if isinf(wait) else f";t={_integer(wait)}"
-    return {
-        "RateLimit-Policy": policy,
-        "RateLimit": f"{name};r={_integer(decision.remaining)}{reset}",
-    }
-
-
-@lru_cache(maxsize=1024)
-def _policy(quota: Quota) -> tuple[str, str]:
-    """Its name as a structured field writes it, and the policy."""
+def policy_of(quota: Quota) -> tuple[str, str]:
+    """Its name as a structured field writes it, and the policy; both ASCII."""
     escaped = policy_name(quota).replace("\\", r"\\").replace('"', r"\"")
     unit = ';qu="content-bytes"' if quota.name == "bytes" else ""
     limits = f"q={_integer(quota.limit)}{unit};w={_integer(quota.period)}"
     return f'"{escaped}"', f'"{escaped}";{limits}'
-
-
-def _x(decision: Decision) -> dict[str, str]:
-    quota = decision.quota
-    if quota is None:
-        return {}
-    wait = quota.period if isinf(decision.reset_after) else decision.reset_after
-    return {
-        "X-RateLimit-Limit": str(decision.limit),
-        "X-RateLimit-Remaining": str(decision.remaining),
-        # seconds since the epoch, as most clients expect
-        "X-RateLimit-Reset": str(ceil(time.time() + wait)),
-    }
 
 
 def _integer(value: float) -> int:

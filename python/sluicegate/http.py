@@ -7,12 +7,12 @@ registers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import ceil, isfinite
 from random import random
 from typing import Any, Literal, NamedTuple
 
-from ._core import Decision
+from ._core import Decision, completed
 from ._support import check_number
 from .headers import STYLES, headers_of, policy_name
 
@@ -134,12 +134,3 @@ def raw_headers(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
     ]
-
-
-def completed(
-    own: Iterable[tuple[bytes, bytes]], more: Iterable[tuple[bytes, bytes]]
-) -> list[tuple[bytes, bytes]]:
-    """A response's headers, and those of `more` (in small letters) that it does not have."""
-    own = list(own)
-    names = {bytes(name).lower() for name, _ in own}
-    return [*own, *(pair for pair in more if pair[0] not in names)]

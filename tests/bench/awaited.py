@@ -5,26 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from sluicegate.cli.loops import awaited_hit
+
 from .harness import Ratio, TimedAsync, alternate_async, awaiting_empty
 from .rows import Row, Topic
 
 REFERENCE = "await empty()"
-KEY = "user:42"
-
-
-def awaited_hit() -> TimedAsync:
-    from sluicegate import Limiter
-
-    limiter = Limiter("1000000000/second")
-
-    async def run(count: int) -> float:
-        made, key = limiter, KEY
-        begin = time.process_time()
-        for _ in range(count):
-            await made.hit(key)
-        return time.process_time() - begin
-
-    return run
 
 
 def check_message(messages: int, size: int = 128) -> TimedAsync:

@@ -175,12 +175,13 @@ class Both:
 def measure(rounds: int, quick: bool) -> Iterator[Row]:
     for what, package, make in DOORS:
         if find_spec(package) is None:
-            yield Row("doors", what, None, "us", missing=f"needs {package}")
+            yield Row("doors", what, None, "µs", missing=f"needs {package}")
             continue
         both = Both(make)
         found = alternate_async(both.timed(0), both.timed(1), rounds)
-        added = (found.subject_ns - found.reference_ns) / 1000
-        yield Row("doors", what, added, "us", "the core directly", info=found.info())
+        yield Row(
+            "doors", what, found.added_ns / 1000, "µs", "the core directly", info=found.info()
+        )
 
 
 TOPIC = Topic("doors", "Doors, added to a message or request", measure)

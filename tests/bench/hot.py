@@ -5,33 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from sluicegate.cli.loops import KEY, PLENTY, hitting
+
 from .harness import Timed, alternate, counting
 from .peers import hot_peers
 from .rows import Row, Topic
 
-KEY = "user:42"
 REFERENCE = "d[k] += 1"
-
-
-def hitting(quotas: str | list[str], expect: bool) -> Timed:
-    """`limiter.hit(key)` of `sluicegate.sync`, as a program writes it."""
-    from sluicegate.sync import Limiter
-
-    limiter = Limiter(quotas)
-    if not expect:
-        while limiter.hit(KEY):
-            pass
-
-    def run(count: int) -> float:
-        made, key = limiter, KEY
-        begin = time.process_time()
-        for _ in range(count):
-            made.hit(key)
-        return time.process_time() - begin
-
-    if bool(limiter.hit(KEY)) is not expect:
-        raise AssertionError(f"{quotas!r} should have {'admitted' if expect else 'refused'}")
-    return run
 
 
 def bound() -> Timed:
@@ -50,7 +30,6 @@ def bound() -> Timed:
     return run
 
 
-PLENTY = 1_000_000_000
 CASES: tuple[tuple[str, str, bool, float | None], ...] = (
     ("sync hit, admitted", f"{PLENTY}/second", True, 1.3),
     ("sync hit, refused", "1/day", False, 1.5),

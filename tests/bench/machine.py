@@ -10,10 +10,13 @@ import subprocess
 import sysconfig
 from importlib import metadata
 
+from . import middleware
 from .peers import PEERS, version_of
 from .redis_peers import REDIS_PEERS
 
 __all__ = ["facts"]
+
+PEERS_OF_ALL = (PEERS, REDIS_PEERS, middleware.PEERS)
 
 
 def processor() -> str:
@@ -42,7 +45,7 @@ def facts() -> dict[str, object]:
         "peers": {
             package: version_of(package)
             for package in sorted(
-                {peer.package for peer in (*PEERS.values(), *REDIS_PEERS.values())}
+                {peer.package for group in PEERS_OF_ALL for peer in group.values()}
             )
         },
     }

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .harness import median
+from .harness import alternating, median
 from .rows import Row
 
 __all__ = [
@@ -331,21 +331,6 @@ async def all_at_once(
     go.set()
     await asyncio.gather(*tasks)
     return time.perf_counter() - begin
-
-
-def alternating(
-    subject: Callable[[int], float], reference: Callable[[int], float], rounds: int
-) -> tuple[list[float], list[float]]:
-    """What both took, a round an entry; which of the two comes first changes with each round."""
-    ours, theirs = [], []
-    for turn in range(rounds):
-        if turn % 2:
-            ours.append(subject(turn))
-            theirs.append(reference(turn))
-        else:
-            theirs.append(reference(turn))
-            ours.append(subject(turn))
-    return ours, theirs
 
 
 def rates(

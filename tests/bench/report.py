@@ -54,6 +54,12 @@ def note_of(row: Row) -> str:
             f"{info['checks_a_read']} checks a read, {info['checks_a_command']} a command; "
             f"{info['rate']:,}/s"
         )
+    if "server_us" in info:
+        parts.append(
+            f"{info['server_us']} µs / {info['reference_server_us']} µs of the server a message"
+        )
+    if "reading_us" in info:
+        parts.append(f"{info['reading_us']:,.0f} µs a reading")
     if "client_us" in info:
         parts.append(f"{info['client_us']:.2f} µs of the process")
     if "trouble" in info:
@@ -95,10 +101,15 @@ def grouped(rows: list[Row], titles: dict[str, str]) -> list[tuple[str, list[Row
                 (row.value or 0.0) * (-1 if row.at_least else 1),
             )
         )
-        references = {row.reference for row in ours + peers if row.unit == "x"}
         title = titles.get(topic, topic)
-        if references:
-            title += f" (ratio to `{', '.join(sorted(references))}`)"
+        for ratios, words in ((True, "ratio to"), (False, "beside")):
+            references = {
+                row.reference
+                for row in ours + peers
+                if row.reference and (row.unit == "x") is ratios
+            }
+            if references:
+                title += f" ({words} `{', '.join(sorted(references))}`)"
         found.append((title, ours + peers))
     return found
 

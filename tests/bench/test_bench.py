@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench import cli, doors, hot, peers, redis_one, redis_peers, redis_setup
+from bench import (
+    cli,
+    doors,
+    echo,
+    echo_app,
+    hot,
+    metrics,
+    middleware,
+    peers,
+    redis_one,
+    redis_peers,
+    redis_setup,
+)
 from bench.report import grouped, markdown, note_of
 from bench.rows import Row
 from bench.workers import net
@@ -118,3 +131,67 @@ def test_every_door_is_measured() -> None:
     rows = list(doors.measure(1, True))
     assert len(rows) == len(doors.DOORS)
     assert all(row.value is not None or row.missing for row in rows)
+
+
+def test_the_middleware_is_measured_beside_one_that_does_nothing() -> None:
+    rows = list(middleware.measure(1, True))
+    assert [row.target for row in rows if row.target] == [1.5, 0.7]
+    assert all(row.value is not None and row.info["reference_ns"] > 1 for row in rows)
+    # what it does can never cost nothing, and what more it does costs more
+    values = {row.what: row.value or 0.0 for row in rows}
+    assert values['an HTTP request, headers="both"'] > values["an HTTP request, no headers"] > 0
+
+
+@pytest.mark.parametrize("headers", ["ietf", None])
+async def test_the_middleware_that_is_measured_limits(headers: str | None) -> None:
+    door = middleware.limited(middleware.application, headers, requests="1/hour")
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    for _ in range(2):
+        await door(dict(middleware.SCOPE), middleware.empty_receive, send)
+    starts = [message for message in sent if message["type"] == "http.response.start"]
+    assert [start["status"] for start in starts] == [200, 429]
+    names = {name for name, _ in starts[0]["headers"]}
+    assert (b"ratelimit" in names) is (headers == "ietf")
+
+
+async def test_a_refusal_is_no_figure() -> None:
+    door = middleware.limited(middleware.application, requests="1/hour")
+    with pytest.raises(AssertionError, match="refused"):
+        await middleware.requests(door)(2)
+    reading = middleware.limited(middleware.reading, messages="2/hour")
+    with pytest.raises(AssertionError, match="closed"):
+        await middleware.websocket(reading)(1000)
+
+
+def test_other_middlewares_are_measured_or_named() -> None:
+    rows = list(middleware.peers(1, True))
+    assert [row.what for row in rows] == [*middleware.PEERS]
+    assert all(row.peer and (row.value is None) == bool(row.missing) for row in rows)
+
+
+@pytest.mark.server
+def test_an_echo_under_limits_is_measured_beside_one_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(echo, "SECONDS", 0.1)
+    (found,) = echo.measure(1, True)
+    assert found.missing is None and found.target == 0.97 and found.at_least
+    assert found.value is not None and 0.1 < found.value < 10
+    assert "µs of the server a message" in note_of(found)
+
+
+def test_the_echo_s_limits_are_those_that_it_says() -> None:
+    ((_, _, rules),) = echo_app.limited._patterns  # type: ignore[attr-defined]
+    (held,) = rules.websocket
+    assert held.counting.messages is not None and held.counting.connections is not None
+    assert held.counting.places is not None and held.rule.bytes and held.rule.max_message_size
+
+
+def test_collecting_metrics_is_measured_beside_not_collecting_them() -> None:
+    prometheus, opentelemetry = metrics.measure(1, True)
+    assert prometheus.value is not None and "µs a reading" in note_of(prometheus)
+    assert opentelemetry.value is not None or "opentelemetry" in (opentelemetry.missing or "")

@@ -9,7 +9,6 @@ import asyncio
 import gc
 import inspect
 import os
-import random
 import resource
 import time
 from array import array
@@ -17,13 +16,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .harness import Ratio
+from sluicegate.cli.loops import LIVE, counting_keys, hitting_keys, shuffled
+
+from .harness import Ratio, alternating
 
 __all__ = ["growth", "memory", "spread_over"]
-
-# Quotas whose state stays alive for as long as a measurement takes: one event a key
-# occupies it for 86 s, the next one for 86 s more.
-LIVE = "1000/day"
 
 
 def rss() -> int:
@@ -153,50 +150,20 @@ def spread_over(name: str | None, keys: int, rounds: int) -> dict[str, Any]:
     from .peers import PEERS
 
     names = [f"user:{number}" for number in range(keys)]
-    counts = dict.fromkeys(names, 0)
-    random.seed(7)
-    order = names[:]
-    random.shuffle(order)
-    run = ours(keys) if name is None else runner(PEERS[name].spread())
+    order, counted = shuffled(names), counting_keys(names)
+    run = hitting_keys(keys) if name is None else runner(PEERS[name].spread())
     gc.collect()
     gc.disable()
     before = rss()
     run(names)
     taken = rss() - before
-    subject, reference = [], []
     part = keys // rounds
-    for turn in range(rounds):
-        piece = order[turn * part : (turn + 1) * part]
-        if turn % 2:
-            subject.append(run(piece))
-            reference.append(count_in(counts, piece))
-        else:
-            reference.append(count_in(counts, piece))
-            subject.append(run(piece))
+    pieces = [order[turn * part : (turn + 1) * part] for turn in range(rounds)]
+    subject, reference = alternating(
+        lambda turn: run(pieces[turn]), lambda turn: counted(pieces[turn]), rounds
+    )
     found = Ratio.of(subject, reference, part)
     return {"ratio": found.ratio, "bytes": taken / keys, "info": found.info()}
-
-
-def count_in(counts: dict[str, int], keys: list[str]) -> float:
-    begin = time.process_time()
-    for key in keys:
-        counts[key] += 1
-    return time.process_time() - begin
-
-
-def ours(keys: int) -> Callable[[list[str]], float]:
-    from sluicegate import MemoryStore
-    from sluicegate.sync import Limiter
-
-    limiter = Limiter(LIVE, store=MemoryStore(max_keys=4 * keys))
-
-    def run(names: list[str]) -> float:
-        begin = time.process_time()
-        for key in names:
-            limiter.hit(key)
-        return time.process_time() - begin
-
-    return run
 
 
 def runner(hit: Callable[[str], Any]) -> Callable[[list[str]], float]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import sys
 import warnings
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from sluicegate import _core
@@ -30,6 +32,7 @@ LIMITER = _core.Limiter(table(), [QUOTA, SIZE])
 FULL = _core.Limiter(table(max_keys=1, on_full="raise"), [QUOTA, SIZE])
 FULL.ban_nowait("somebody", 3e8)
 SLOTS = _core.Slots(_core.Table([]), 2)
+DECISION = LIMITER.hit_nowait("k")
 
 
 def values() -> None:
@@ -87,6 +90,59 @@ def others() -> None:
     two.release_nowait()
     SLOTS.acquire_nowait("forgotten")
     SLOTS.count_nowait("s")
+
+
+HTTP: dict[str, Any] = {"path": "/", "client": ("127.0.0.1", 1), "name": "somebody"}
+MESSAGE = {"type": "websocket.receive"}
+START = {"type": "http.response.start", "headers": [(b"RateLimit", b"own"), [b"x", b"y"]]}
+NOBODY = _core.Limiter(table("gcra"), [QUOTA])
+
+
+def http_gate(headers: Any = "both") -> _core.HttpGate:
+    # Functions of C: where there is no memory, CPython 3.13.0 crashes in functions of Python.
+    by_name, written = itemgetter("name"), "{} {}".format
+    patterns = [
+        (re.compile("/long").match, None, None, None, None, False),
+        (re.compile("/$").match, "refused", LIMITER, NOBODY, written, False),
+        (re.compile("/by").match, "refused", LIMITER, None, written, True),
+        (re.compile("/odd").match, None, LIMITER, None, lambda who, path: 5, False),
+        (re.compile("/raises").match, None, LIMITER, None, by_name, False),
+    ]
+    return _core.HttpGate(patterns, by_name, True, headers)
+
+
+def gates() -> None:
+    gate = http_gate()
+    for path in ("/", "/", "/by/path", "/long", "/none", "/" + "x" * 300):
+        for scope in ({**HTTP, "path": path}, {**HTTP, "path": path, "client": None}):
+            passed = gate(scope, dict)
+            if isinstance(passed, _core.Sender):
+                assert passed(START)["headers"]
+    send = _core.Sender(lambda message: message, [(b"ratelimit", b"r"), (b"more", b"m")])
+    assert [*map(bytes, dict(send(START)["headers"]))] == [b"RateLimit", b"x", b"more"]
+    send({"type": "http.response.start"}), send({"type": "lifespan"}), send({}), send(5)
+    for key, limiter in (("m", LIMITER), ("size", None)):
+        messages = _core.MessageGate(limiter, key, 1, 100)
+        for data in ({"text": "é\U0001f600"}, {"bytes": b"b"}, {"text": "x" * 101}, {}):
+            messages({**MESSAGE, **data})
+        messages(START), messages({}), messages(5)
+    _core.MessageGate(LIMITER, "unsized", 2)(MESSAGE)
+    frames = _core.FrameSend(dict, str)
+    assert isinstance(frames({"type": "websocket.send"}), dict) and isinstance(frames(START), str)
+    frames.straight = False
+    assert isinstance(frames({"type": "websocket.send"}), str) and isinstance(frames(5), str)
+    decision = LIMITER.hit_nowait("k")
+    for style in ("ietf", "x", "both"):
+        _core.raw_headers(decision, style)  # type: ignore[arg-type]
+    decision.headers("x")
+    made = _core.Decision(False, quota=_core.Quota(1, 1, name='a"\u00e9'), retry_after=5)
+    assert made.headers()["RateLimit"] == '"a\\"%C3%A9";r=0;t=5'
+    _core.completed(((b"a", b"b") for _ in range(2)), [(b"a", b"c"), (b"d", b"e")])
+    cycle: list[Any] = []
+    cycle.append(_core.Sender(cycle.append, []))
+    cycle.append(_core.FrameSend(cycle.append, cycle.append))
+    loop: dict[str, Any] = {}
+    loop["gate"] = _core.HttpGate([(loop.get, loop, None, None, None, False)], loop.get)
 
 
 def made_and_gone() -> None:
@@ -162,16 +218,37 @@ def errors() -> None:
         lambda: _core.Slots(table(), 1),
         lambda: _core.Clock(float("nan")),
         lambda: LIMITER.hit_awaitable(5).send(None),  # type: ignore[arg-type,attr-defined]
+        lambda: DECISION.headers("github"),  # type: ignore[arg-type]
+        lambda: _core.raw_headers(DECISION, 5),  # type: ignore[arg-type]
+        lambda: _core.completed([(b"a",)], [(b"b", b"c")]),  # type: ignore[list-item]
+        lambda: _core.completed([("a", b"b")], [(b"b", b"c")]),  # type: ignore[list-item]
+        lambda: _core.completed([], [("a", b"b")]),  # type: ignore[list-item]
+        lambda: _core.Sender(5, []),  # type: ignore[arg-type]
+        lambda: _core.Sender(print, [])(),  # type: ignore[call-arg]
+        lambda: _core.HttpGate([5], print),  # type: ignore[list-item]
+        lambda: _core.HttpGate([(1, 2, 3, 4, 5, 6)], print),  # type: ignore[list-item]
+        lambda: _core.HttpGate([], print, headers="github"),  # type: ignore[arg-type]
+        lambda: _core.HttpGate([], 5),  # type: ignore[arg-type]
+        lambda: http_gate()({**HTTP, "path": "/odd"}, print),
+        lambda: http_gate()({**HTTP, "path": "/raises"}, print),
+        lambda: http_gate()({**HTTP, "client": [b"x"], "name": [5], "path": "/odd"}, print),
+        lambda: http_gate()(),  # type: ignore[call-arg]
+        lambda: _core.MessageGate(5, "k"),  # type: ignore[arg-type]
+        lambda: _core.MessageGate(LIMITER, 5),  # type: ignore[arg-type]
+        lambda: _core.MessageGate(LIMITER, "k", 1, -1),
+        lambda: _core.MessageGate(FULL, "nobody", 1)({**MESSAGE, "text": "x"}),
+        lambda: _core.FrameSend(5, print),  # type: ignore[arg-type]
+        lambda: _core.FrameSend(print, print)(),  # type: ignore[call-arg]
     ]
     for call in calls:
         try:
             call()
-        except (TypeError, ValueError, ZeroDivisionError, _core.StoreFullError):
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError, _core.StoreFullError):
             continue
         raise AssertionError("no error came")
 
 
-EVERYTHING = (values, hits, others, made_and_gone, awaited, errors)
+EVERYTHING = (values, hits, others, gates, made_and_gone, awaited, errors)
 
 
 def resident() -> int:

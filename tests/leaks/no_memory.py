@@ -20,6 +20,11 @@ PASSES: Any = [(everything.LIMITER, "a", 1), (everything.LIMITER, ODD, 2)]
 HANDLE = everything.LIMITER.bind(ODD)
 GATE = _core.Connections()
 DECISION = everything.LIMITER.hit_nowait(KEY)
+FIELDS = [(b"more", b"m")]
+SENDER = _core.Sender(lambda message: None, FIELDS)
+HTTP_GATE = everything.http_gate()
+FRAMES = _core.FrameSend(str, str)
+MESSAGE_GATE = _core.MessageGate(everything.LIMITER, ODD, 1, 100)
 
 
 def reserve_and_settle() -> None:
@@ -71,6 +76,20 @@ CALLS: list[Callable[[], Any]] = [
     lambda: _core.fingerprint(bytes(16), ODD),
     lambda: _core.Clock(1.0),
     lambda: _core.ConnectionInfo("c", "k"),
+    lambda: _core.raw_headers(DECISION, "both"),
+    lambda: DECISION.headers("x"),
+    lambda: _core.Decision(True, quota=_core.Quota(5, 60, name="new")).headers(),
+    lambda: _core.completed([(b"a", b"b"), [b"c", b"d"]], [(b"e", b"f")]),
+    lambda: SENDER(everything.START),
+    lambda: _core.Sender(str, FIELDS),
+    everything.http_gate,
+    lambda: everything.http_gate()(everything.HTTP, str),
+    lambda: HTTP_GATE(everything.HTTP, str),
+    lambda: HTTP_GATE({**everything.HTTP, "path": "/by/path"}, str),
+    lambda: _core.MessageGate(everything.LIMITER, ODD, 1, 100),
+    lambda: MESSAGE_GATE({"type": "websocket.receive", "text": "é"}),
+    lambda: _core.FrameSend(str, str),
+    lambda: FRAMES({"type": "websocket.send"}),
 ]
 
 

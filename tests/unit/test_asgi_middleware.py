@@ -525,12 +525,13 @@ async def test_a_store_that_is_full_is_no_limit_reached() -> None:
 
 
 async def test_a_store_that_cannot_decide_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def denied(*triples: Any) -> Decision:
+    async def denied(*charges: Any) -> Decision:
         return Decision(False, degraded=True, retry_after=float("inf"))
 
     door = Door({"/": [Rule(minute=9, block_time=60)]})
     with monkeypatch.context() as patch:
         patch.setattr(Limiter, "hit_all", staticmethod(denied))
+        patch.setattr(Limiter, "hit", denied)
         answer = await door.get("/")
     assert (answer.status, answer.retry_after) == (429, 1)
     assert (await door.get("/")).status == 200

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sluicegate import Decision, Limiter, MemoryStore, Quota
-from sluicegate.headers import decision_headers, retry_after_seconds
+from sluicegate.headers import retry_after_seconds
 from sluicegate.testing import Clock
 
 
@@ -93,4 +93,4 @@ def test_parts_of_seconds_are_rounded_up(store: MemoryStore) -> None:
 
 def test_another_style_is_an_error() -> None:
     with pytest.raises(ValueError, match="'ietf' or 'x'"):
-        decision_headers(Decision(True), "github")
+        Decision(True).headers("github")  # type: ignore[arg-type]

@@ -39,10 +39,12 @@ class LimitedWebSocket:
     __slots__ = (
         "_ahead",
         "_closed",
+        "_easy",
         "_entry",
+        "_frames",
+        "_gate",
         "_guards",
         "_held",
-        "_hit",
         "_name",
         "_patient",
         "_read",
@@ -65,7 +67,9 @@ class LimitedWebSocket:
         self._guards = [Guard(one, peer) for one in limited if not one.counting.rule.shadow]
         self._watching = [Guard(one, peer) for one in limited if one.counting.rule.shadow]
         alone = len(self._guards) == 1 and not self._watching
-        self._hit = self._guards[0].hit if alone else None  # the usual case, at once
+        self._gate = self._guards[0].gate if alone else None
+        # the same while the next message is the server's next, and so the gate's to decide
+        self._easy = self._gate
         self._held: Message | None = None  # a message that is being decided
         self._refused = False  # it has been refused, and waits
         self._ahead: asyncio.Task[Message] | None = None  # read while one is delayed
@@ -75,19 +79,44 @@ class LimitedWebSocket:
         # to a client that has gone waits for the application to receive, which waits for the send
         self._patient = "hypercorn" in sys.modules
         self._receiving = False
+        # while it runs: by which frames go straight to the server, until the limits close it
+        self._frames: _core.FrameSend | None = None
         self._read: deque[Message] = deque()  # read while a send took too long
         self._reader: asyncio.Task[None] | None = None
 
     # ---- what the application is given
 
     async def receive(self) -> Message:
+        gate = self._easy
+        if gate is None:
+            return await self._admitted()
+        message = await self._receive()
+        try:
+            verdict = gate(message)
+        except BaseException:
+            self._easy = None
+            self._held = message  # which is not lost by that
+            raise
+        if verdict is True:
+            return message
+        if message["type"] == "websocket.receive":
+            self._held = message
+            return await self._admitted(verdict)
+        if message["type"] == "websocket.disconnect":
+            self._entry.close()
+        return message
+
+    async def receive_patiently(self) -> Message:
+        """The same where it must be known whether the application receives."""
         self._receiving = True
         try:
-            return await self._admitted()
+            return await self.receive()
         finally:
             self._receiving = False
 
-    async def _admitted(self) -> Message:
+    async def _admitted(self, verdict: Any = None) -> Message:
+        """The next message that is admitted. `verdict` is what the gate says of the one held."""
+        self._easy = None
         while True:
             message = self._held
             if message is None:
@@ -101,13 +130,20 @@ class LimitedWebSocket:
                 if not self._guards and not self._watching:
                     return message
                 self._held = message
-            admitted = await self._admit(message)
+            admitted = await self._admit(message, verdict)
+            verdict = None
             self._held = None
             self._refused = False
             if admitted:
+                self._ease()
                 return message
             # a flood of what is refused leaves the loop to others
             await asyncio.sleep(0)
+
+    def _ease(self) -> None:
+        """Back to the easy way, where nothing is kept that comes before the server's next."""
+        if self._closed is None and self._ahead is None and self._reader is None and not self._read:
+            self._easy = self._gate
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -141,8 +177,11 @@ class LimitedWebSocket:
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Runs the application on it, to its end."""
+        self._frames = frames = _core.FrameSend(self._send, self.send)
+        frames.straight = not self._patient
+        receive = self.receive_patiently if self._patient else self.receive
         try:
-            await app(scope, self.receive, self.send)
+            await app(scope, receive, frames)
         except Exception:
             await self._finish()
             raise
@@ -157,7 +196,14 @@ class LimitedWebSocket:
         if self._closed is not None:
             await read_out(self._next)
 
+    def _slow_down(self) -> None:
+        """From here on each frame is looked at."""
+        if self._frames is not None:
+            self._frames.straight = False
+
     def _over(self) -> None:
+        self._slow_down()
+        self._frames = None
         self._entry.close()
         for task in (self._ahead, self._reader):
             if task is not None:
@@ -190,6 +236,7 @@ class LimitedWebSocket:
 
     def _read_on(self) -> None:
         if self._reader is None and not self._receiving:
+            self._easy = None
             self._reader = asyncio.ensure_future(self._read_until_gone())
             self._reader.add_done_callback(_seen)
 
@@ -201,13 +248,11 @@ class LimitedWebSocket:
                 self._entry.close()
                 return
 
-    async def _admit(self, message: Message) -> bool:
+    async def _admit(self, message: Message, verdict: Any) -> bool:
         """Whether the application gets it, if need be after a while."""
-        if self._hit is not None:
-            decision = await self._hit()
-            if decision.allowed:
-                return True
-            excessive: Excessive | None = self._guards[0].excessive(decision)
+        excessive: Excessive | None
+        if verdict is not None:
+            excessive = self._guards[0].excessive(verdict)
         else:
             # one that was refused and is asked for again has been watched
             excessive = await decide(self._guards, () if self._refused else self._watching, message)
@@ -242,6 +287,7 @@ class LimitedWebSocket:
 
     async def _close(self, code: int, reason: str) -> None:
         self._closed = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self._slow_down()
         self._held = None
         try:
             await send_close(self._send, code, reason)

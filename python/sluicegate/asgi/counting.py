@@ -32,9 +32,9 @@ class Counting:
     function; rules of other kinds share nothing."""
 
     __slots__ = (
-        "_blocked",
         "_clocked",
         "_units",
+        "blocked",
         "byte_names",
         "connections",
         "kind",
@@ -65,7 +65,7 @@ class Counting:
         self.kind = kind
         self.where = Where(rule, pattern)
         self._clocked = backend.blocks(policy)
-        self._blocked = None if rule.shadow else self._clocked
+        self.blocked = None if rule.shadow else self._clocked
         self._units = [
             backend.limiter(unit + suffix, backend.unit(unit, limit), policy, shadow=rule.shadow)
             for unit, limit in rule.limits().items()
@@ -118,7 +118,7 @@ class Counting:
     def block(self, who: str) -> Charge | None:
         """What refuses whom the backend blocks, and charges nothing; None where it blocks nobody
         at all."""
-        blocked = self._blocked
+        blocked = self.blocked
         if blocked is None or (blocked.server is None and not blocked.table.keys):
             return None
         return blocked, self._block_key(who), 0
@@ -131,7 +131,7 @@ class Counting:
     async def block_refused(self, who: str, decision: _core.Decision) -> int:
         """Blocks who was refused, where the rule does: the seconds to tell."""
         seconds = retry_after_seconds(decision) or 1
-        block_time, blocked = self.rule.block_time, self._blocked
+        block_time, blocked = self.rule.block_time, self.blocked
         if not block_time or blocked is None or not self.refuses(decision.quota):
             return seconds
         key = self._block_key(who)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -23,27 +22,24 @@ __all__ = ["Excessive", "Guard", "decide"]
 class Guard:
     """A rule's limits of messages, for one connection."""
 
-    __slots__ = ("_cost", "_key", "counting", "excess", "hit", "limiter", "max_size", "sized")
+    __slots__ = ("_cost", "_key", "counting", "excess", "gate", "limiter", "max_size", "sized")
 
     def __init__(self, applied: Applied, peer: Peer) -> None:
         counting: Counting = applied.counting
         rule = counting.rule
         self.counting = counting
         self.limiter = counting.messages
-        self.max_size: Any = rule.max_message_size  # bytes: the rule has parsed it
+        most: Any = rule.max_message_size  # bytes: the rule has parsed it
+        self.max_size: int | None = most
         self.sized = rule.bytes is not None or self.max_size is not None
         self._key = counting.where.key(applied.who, applied.path)
         self._cost = rule.cost if rule.messages is not None else None
         self.excess = Excess(peer, counting.store, rule.on_excess, rule.max_delay, rule.notify)
-        # where nothing of a message needs to be known; else None
-        self.hit: Callable[[], Awaitable[_core.Decision]] | None = None
-        if self.limiter is not None and not self.sized and self._cost is None:
-            # a prepared key is for state in this process
-            self.hit = (
-                self.limiter.bind(self._key).hit
-                if self.limiter.server is None
-                else partial(self.limiter.hit, self._key)
-            )
+        # the usual case at once: where a message's cost is a function's, it is none
+        self.gate: _core.MessageGate | None = None
+        if self._cost is None:
+            count = len(counting.message_names)
+            self.gate = _core.MessageGate(self.limiter, self._key, count, self.max_size)
 
     async def charge(self, message: Message, size: int) -> tuple[Limiter, str, _core.Cost] | None:
         """What a message is charged to; None where its size alone is limited."""

@@ -25,18 +25,18 @@ class Where:
     text these are. A method has no space in it, and is in capitals as "zone" and "pattern" are
     not; a user's spaces are taken out; the last may hold anything."""
 
-    __slots__ = ("_by_path", "_last", "_method", "_word", "zone")
+    __slots__ = ("_last", "_method", "_word", "by_path", "zone")
 
     def __init__(self, rule: Rule, pattern: str) -> None:
         self._method = rule.only_method() or "*"
         self.zone = rule.zone
-        self._by_path = rule.per == "path" and rule.zone is None
+        self.by_path = rule.per == "path" and rule.zone is None
         self._word = "zone" if rule.zone is not None else f"pattern:{self._method}"
         self._last = pattern if rule.zone is None else rule.zone
 
     def key(self, who: str, path: str) -> str:
         """That of what counts by pattern."""
-        if self._by_path:
+        if self.by_path:
             return f"{self._method} {word(who)} {path}"
         return f"{self._word} {word(who)} {self._last}"
 

@@ -21,7 +21,7 @@ EVERYBODY = "*"  # the group
 class Held:
     """A rule and what holds to it."""
 
-    __slots__ = ("counting", "group", "kind", "method", "plain", "retry_after", "rule")
+    __slots__ = ("by_store", "counting", "group", "kind", "method", "plain", "retry_after", "rule")
 
     def __init__(self, rule: Rule, backend: BaseBackend, pattern: str, kind: str) -> None:
         self.rule = rule
@@ -30,6 +30,11 @@ class Held:
         # whom it comes from is known before the group is
         self.group = EVERYBODY if kind == "ip" else rule.group
         self.plain = rule.plain
+        # whether the backend counts plain rules as its limiters do, and by no method of its own
+        self.by_store = (
+            type(backend).prepare is StoreBackend.prepare
+            and type(backend).retry_after is StoreBackend.retry_after
+        )
         # None: it is unlimited
         self.retry_after: RetryAfter | None = None
         self.counting: Counting | None = None

@@ -102,15 +102,21 @@ class RateLimitMiddleware:
         patterns = compiled(config, self.backend)
         check_socketio(self.app, patterns)
         patterns = with_socketio(self.app, patterns)
-        self._patterns = patterns
-        self._search = Search(
-            patterns, self.authenticate, self._address, simply=self.headers is None
-        )
+        search = Search(patterns, self.authenticate, self._address, simply=self.headers is None)
+        gate = search.gate(self.headers, by_peer=self._address is _PEER)
+        self._patterns, self._search, self._gate = patterns, search, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            await self._http(scope, receive, send)
+            passed = self._gate(scope, send)  # the usual request is decided by that
+            if passed is None:
+                await self._http(scope, receive, send)
+            elif type(passed) is tuple:
+                outcome = await self._search.refused_straight(scope, *passed)
+                await self._blocked(outcome, scope, receive, send)
+            else:
+                await self.app(scope, receive, passed)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -134,6 +140,10 @@ class RateLimitMiddleware:
         finally:
             entry.close()
         await app(scope, receive, send)
+
+    async def _blocked(self, outcome: Outcome, scope: Scope, receive: Receive, send: Send) -> None:
+        app = await self._app_of_refusal(outcome)
+        await app(scope, receive, with_headers(send, outcome.decision, self.headers))
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         entry = Entry(handshake=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from .. import _core
-from ..headers import STYLES, headers_of
-from ..http import completed, raw_headers
 from .entry import Entry
 from .types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,11 +38,4 @@ def with_headers(send: Send, decision: _core.Decision | None, style: Headers) ->
     """The same `send`, for responses with what a decision says; those that there are, stay."""
     if style is None or decision is None:
         return send
-    headers = raw_headers(headers_of(decision, STYLES[style]))
-
-    async def send_with_headers(message: Message) -> None:
-        if message["type"].endswith("http.response.start"):
-            message = {**message, "headers": completed(message.get("headers") or (), headers)}
-        await send(message)
-
-    return send_with_headers
+    return _core.Sender(send, _core.raw_headers(decision, style))

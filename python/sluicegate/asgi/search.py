@@ -12,10 +12,11 @@ from .entry import Applied, Entry, Refused, refusal_of
 from .keys import USERS, key_of
 from .matching import EVERYBODY, Held, Patterns, Rules, chosen
 from .paths import path_of
+from .responding import Headers
 from .rule import Rule
 from .types import Scope
 
-__all__ = ["Outcome", "Search", "Unknown"]
+__all__ = ["Outcome", "Search", "Straight", "Unknown"]
 
 DEFAULT = "default"  # the group of whom nothing else is known
 
@@ -49,6 +50,34 @@ class Straight(NamedTuple):
     counting: Counting
     limiter: Limiter
     key: Callable[[str, str], str]  # of an address and a path
+    by_path: bool  # the path ends the key
+
+
+def is_exempt(held: Held) -> bool:
+    """Whether a rule, by being there, frees whom it is for from all limits."""
+    return held.counting is None and held.rule.unlimited and held.method is None
+
+
+def _name_of(user: Any) -> str:
+    return user if type(user) is str else str(user)
+
+
+class ByGroup:
+    """The same where the user needs to be known, and nothing else: what those of each group are
+    charged to, None where they are unlimited. The first that is for a group is its own."""
+
+    __slots__ = ("held", "ways")
+
+    def __init__(self, held: Sequence[Held], ways: Sequence[Straight | None]) -> None:
+        self.held = held
+        self.ways = [(one.group, way) for one, way in zip(held, ways, strict=True)]
+
+    def of(self, group: str) -> tuple[Straight | None] | None:
+        """None where no rule is for that group."""
+        for its, way in self.ways:
+            if its in (group, EVERYBODY):
+                return (way,)
+        return None
 
 
 class _Visit:
@@ -85,23 +114,67 @@ class Search:
         self._address = address
         self._simply = simply  # one plain rule may be the backend's own affair
         self._straight = [
-            (matches, self._straight_of(rules.http)) for matches, _, rules in patterns if rules.http
+            (matches, self._at_once(rules.http)) for matches, _, rules in patterns if rules.http
         ]
+
+    def gate(self, headers: Headers, *, by_peer: bool) -> _core.HttpGate:
+        """What decides, in one call, the requests for which that can be done: see HttpGate.
+        `by_peer`: the address is what the peer's host alone tells."""
+        by_path = any(
+            isinstance(straight, Straight) and straight.by_path for _, straight in self._straight
+        )
+
+        def usual(path: str) -> bool:
+            counted, _, plain = path_of({"path": path})
+            return plain and (counted == path or not by_path)
+
+        return _core.HttpGate(
+            [
+                (matches, None, None, None, None, False)
+                if not isinstance(straight, Straight)
+                or not isinstance(straight.limiter, _core.Limiter)  # a backend's own
+                else (
+                    matches,
+                    straight,
+                    straight.limiter,
+                    straight.counting.blocked,
+                    straight.key,
+                    straight.by_path,
+                )
+                for matches, straight in self._straight
+            ],
+            self._address,
+            by_peer,
+            headers,
+            usual,
+        )
 
     async def enter(self, scope: Scope, entry: Entry) -> Outcome | None:
         """Decides a request or handshake: None where it is admitted. Unknown."""
         counted, spellings, plain = path_of(scope)
         is_http = scope["type"] == "http"
+        visit = _Visit(scope, entry, counted, is_http)
         if is_http and plain:
             path = scope["path"]
             for matches, straight in self._straight:
                 if matches(path):
-                    if straight is not None:
-                        return await self._go_straight(scope, entry, straight, counted)
+                    if type(straight) is Straight:
+                        return await self._go_straight(
+                            entry, straight, self._address(scope), counted
+                        )
+                    if type(straight) is ByGroup:
+                        visit.who = await self._identify(scope, entry, straight.held)
+                        way = straight.of(visit.who[1])
+                        if way is not None:
+                            (found,) = way
+                            if found is None:
+                                return None
+                            return await self._go_straight(
+                                entry, found, _name_of(visit.who[0]), counted
+                            )
                     break
             else:
                 return None
-        visit = _Visit(scope, entry, counted, is_http)
         for alike in spellings[:-1]:
             refused = await self._hold(visit, alike, for_now=True)
             if refused is not None:
@@ -157,19 +230,30 @@ class Search:
             visit.watched.append(rules)
         return None
 
-    def _straight_of(self, rules: Sequence[Held]) -> Straight | None:
-        held, *more = rules
+    def _at_once(self, rules: Sequence[Held]) -> Straight | ByGroup | None:
+        """How requests to a pattern are decided where that needs no search; else None."""
+        first = rules[0]
+        if first.kind == "user" and self._authenticate is not None:
+            ways: list[Straight | None] = []
+            for held in rules:
+                way = self._straight_of(held)
+                if held.kind != "user" or (way is None and not is_exempt(held)):
+                    return None
+                ways.append(way)
+            return ByGroup(rules, ways)
+        by_address = first.kind in ("ip", "user")
+        if len(rules) > 1 or not by_address or first.group not in (EVERYBODY, DEFAULT):
+            return None
+        return self._straight_of(first)
+
+    def _straight_of(self, held: Held) -> Straight | None:
         counting, rule = held.counting, held.rule
-        by_address = held.kind == "ip" or (held.kind == "user" and self._authenticate is None)
         if (
-            more
-            or counting is None
+            counting is None
             or not counting.simple
-            or not by_address
-            or held.group not in (EVERYBODY, DEFAULT)
             or held.method is not None
             or rule.cost is not None
-            or (held.plain and self._simply)
+            or (held.plain and self._simply and not held.by_store)
         ):
             return None
         charges = counting.charges("", "", 1, False)
@@ -177,27 +261,36 @@ class Search:
             return None
         limiter = charges[0][0]
         where = counting.where
-        return Straight(
-            counting, limiter, where.key if limiter is counting.requests else where.unit_key
-        )
+        if limiter is counting.requests:
+            return Straight(counting, limiter, where.key, where.by_path)
+        return Straight(counting, limiter, where.unit_key, where.zone is None)
 
     async def _go_straight(
-        self, scope: Scope, entry: Entry, straight: Straight, path: str
+        self, entry: Entry, straight: Straight, who: str, path: str
     ) -> Outcome | None:
-        counting, limiter, key_of_both = straight
-        who = self._address(scope)
-        refused: Refused | None
+        counting, limiter, key_of_both, _ = straight
         if counting.block(who) is not None:
             refused = await entry.admit_one(Applied(counting, who, path, 1))
-        else:
-            decision = await limiter.hit(key_of_both(who, path))
-            if decision.allowed:
-                entry.decision = decision
+            if refused is None:
                 return None
-            refused = await refusal_of(decision, (Applied(counting, who, path, 1),))
-        if refused is None:
+            return Outcome(refused.seconds, counting.rule, refused.decision)
+        decision = await limiter.hit(key_of_both(who, path))
+        if decision.allowed:
+            entry.decision = decision
             return None
-        return Outcome(refused.seconds, counting.rule, refused.decision)
+        return await self._refused(straight, decision, who, path)
+
+    async def refused_straight(
+        self, scope: Scope, straight: Straight, decision: _core.Decision
+    ) -> Outcome:
+        """What follows of a refusal by address there."""
+        return await self._refused(straight, decision, self._address(scope), path_of(scope)[0])
+
+    async def _refused(
+        self, straight: Straight, decision: _core.Decision, who: str, path: str
+    ) -> Outcome:
+        refused = await refusal_of(decision, (Applied(straight.counting, who, path, 1),))
+        return Outcome(refused.seconds, straight.counting.rule, refused.decision)
 
     async def _decide(
         self, visit: _Visit, first: Sequence[Held], shadows: Sequence[Held], *, for_now: bool
@@ -249,7 +342,7 @@ class Search:
             return "app"
         if held.kind == "user":
             assert who is not None
-            return who[0] if type(who[0]) is str else str(who[0])
+            return _name_of(who[0])
         return await key_of(held.rule.key, scope)
 
     async def _identify(

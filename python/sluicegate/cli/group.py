@@ -11,6 +11,7 @@ COMMANDS = {
     "flood": "Press a limit with real WebSockets, and draw what came through.",
     "quota": "Explain a rate string, and draw what it admits.",
     "check": "Check a file of rules.",
+    "bench": "Measure what a check costs on this machine.",
     "top": "List the limiters of a server, and the keys that have least left.",
     "peek": "Show how a key stands with a limiter.",
     "reset": "Forget a key.",
