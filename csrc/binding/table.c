@@ -290,10 +290,10 @@ static PyObject *table_counters(PyObject *op, PyObject *Py_UNUSED(ignored)) {
                          "refused", (unsigned long long)self->refused, "shadow_refused",
                          (unsigned long long)self->shadow_refused, "banned",
                          (unsigned long long)self->banned, "evictions",
-                         (unsigned long long)self->core.evictions, "full",
+                         (unsigned long long)self->core.body->evictions, "full",
                          (unsigned long long)self->full, "degraded",
                          (unsigned long long)self->degraded, "keys",
-                         (unsigned long long)self->core.keys, "bytes",
+                         (unsigned long long)self->core.body->keys, "bytes",
                          (unsigned long long)sg_table_bytes(&self->core));
 }
 
@@ -344,7 +344,7 @@ static PyObject *table_algorithms(PyObject *op, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *table_keys(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(((sgpy_table *)op)->core.keys);
+    return PyLong_FromUnsignedLongLong(((sgpy_table *)op)->core.body->keys);
 }
 
 static PyObject *table_bytes(PyObject *op, void *Py_UNUSED(closure)) {

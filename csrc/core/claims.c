@@ -7,6 +7,7 @@
 static void forget_lapsed(sg_table *table, sg_record *record, sg_ticks now) {
     const size_t size = sg_claim_bytes(table);
     uint32_t kept = 0;
+    sg_claims_touch(table, record);
     for (uint32_t i = 0; i < record->open; i++) {
         const sg_claim *claim = sg_claim_at(table, record, i);
         if (claim->lapses > now)
@@ -31,15 +32,17 @@ sg_status sg_claims_make_room(sg_table *table, sg_fingerprint fp, sg_record *rec
     if (record->open > 0)
         memcpy(sg_arena_at(&table->arena, ref), sg_claim_at(table, record, 0), record->open * size);
     sg_arena_free(&table->arena, record->claims, record->capacity * size);
+    sg_touch(&table->arena, record, sizeof *record);
     record->claims = ref;
     record->capacity = capacity;
     return SG_OK;
 }
 
 sg_claim *sg_claims_add(sg_table *table, sg_record *record) {
+    sg_touch(&table->arena, record, sizeof *record);
     sg_claim *claim = sg_claim_at(table, record, record->open++);
     memset(claim, 0, sg_claim_bytes(table));
-    claim->id = ++table->claims;
+    claim->id = ++table->body->claims;
     return claim;
 }
 

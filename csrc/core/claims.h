@@ -23,6 +23,14 @@ static inline sg_claim *sg_claim_at(const sg_table *table, const sg_record *reco
     return (sg_claim *)(void *)(claims + i * sg_claim_bytes(table));
 }
 
+/* Before claims are moved or removed: notes them all, once for whatever a call does to them. */
+static inline void sg_claims_touch(const sg_table *table, const sg_record *record) {
+    sg_touch(&table->arena, record, sizeof *record);
+    if (record->open > 0)
+        sg_touch(&table->arena, sg_claim_at(table, record, 0),
+                 record->open * sg_claim_bytes(table));
+}
+
 /* Room for one claim more, where need be by forgetting lapsed ones. Cells move: *cell
  * follows, and the record stays where it is. */
 sg_status sg_claims_make_room(sg_table *table, sg_fingerprint fp, sg_record *record, sg_ticks now,
@@ -34,6 +42,7 @@ sg_claim *sg_claims_add(sg_table *table, sg_record *record);
 /* The index of the claim of that id, or -1. */
 int64_t sg_claims_find(const sg_table *table, const sg_record *record, uint64_t id);
 
+/* The next two want them touched. */
 void sg_claims_remove(sg_table *table, sg_record *record, uint32_t i);
 
 /* Moves the intervals of quota i of all claims from index `first` on towards now. */

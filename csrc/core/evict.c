@@ -21,8 +21,19 @@ static weight weigh(const sg_table *table, const sg_cell *cell, sg_ticks now) {
     return w;
 }
 
-bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept,
-                       sg_ticks now) {
+/* Whether the cell has a log of at least so many bytes. */
+static bool gives(const sg_table *table, const sg_cell *cell, size_t wanted) {
+    for (unsigned i = 0; i < table->layout.quotas; i++) {
+        const sg_state state = sg_cell_state(table, cell, i);
+        const sg_log *log = sg_state_log(table, i, &state);
+        if (log != NULL && sg_log_bytes(log->capacity) >= wanted)
+            return true;
+    }
+    return false;
+}
+
+bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept, size_t wanted,
+                   sg_ticks now) {
     sg_segment *s = sg_segment_at(table, place);
     if (s == NULL)
         return false;
@@ -35,7 +46,10 @@ bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept,
             i++;
         } else if (sg_cell_expired(table, cell, now)) {
             sg_remove_at(table, s, i);
+            sg_commit(&table->arena);
             expired = true;
+        } else if (wanted > 0 && !gives(table, cell, wanted)) {
+            i++;
         } else {
             weight w = weigh(table, cell, now);
             if (!found || w.share < least.share ||
@@ -51,14 +65,16 @@ bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept,
         return true;
     if (found) {
         sg_remove_at(table, s, victim);
-        table->evictions++;
+        table->body->evictions++;
+        sg_commit(&table->arena);
     }
     return found;
 }
 
-bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, sg_ticks now) {
+bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, size_t wanted,
+              sg_ticks now) {
     uint64_t count = sg_segments(table);
-    if (table->marked >= table->keys) {
+    if (table->body->marked >= table->body->keys) {
         /* Each cell looks as if it had to stay: do not search them all for one that no
          * longer does, at every event of a flood. The sweep comes by. */
         sg_sweep_next(table, kept, now);
@@ -66,7 +82,7 @@ bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, sg_ti
     }
     for (uint64_t i = 0; i < count; i++) {
         uint64_t at = place + i < count ? place + i : place + i - count;
-        if (sg_evict_from(table, at, kept, now)) {
+        if (sg_evict_from(table, at, kept, wanted, now)) {
             if (at != place)
                 sg_shrink(table, at);
             return true;
@@ -75,9 +91,21 @@ bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, sg_ti
     return false;
 }
 
+/* In a mapping pieces have sizes that do not add up: of two small ones no large one is made.
+ * A log that gives as much goes first. What the cells of one segment leave together is enough
+ * for most else, and for what is larger nobody else is forgotten in vain. */
+static bool evict_for(sg_table *table, sg_fingerprint fp, size_t size, sg_ticks now) {
+    const uint64_t place = sg_place_of(table, fp.lo);
+    if (!sg_arena_is_shared(&table->arena))
+        return sg_evict(table, place, &fp, 0, now);
+    if (table->layout.logs && sg_evict(table, place, &fp, size, now))
+        return true;
+    return size <= sg_segment_bytes(table, SG_SEGMENT_LOAD) && sg_evict(table, place, &fp, 0, now);
+}
+
 sg_status sg_table_make_room(sg_table *table, sg_fingerprint fp, size_t size, sg_ticks now) {
     while (!sg_arena_has_room(&table->arena, size)) {
-        if (!sg_evict(table, sg_place_of(table, fp.lo), &fp, now))
+        if (!evict_for(table, fp, size, now))
             return SG_FULL;
     }
     return SG_OK;

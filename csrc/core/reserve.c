@@ -19,6 +19,7 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     sg_judge(table, quotas, &v, costs, now, out);
     memset(receipt, 0, sizeof *receipt);
     sg_keep_cut(table, cell, &v);
+    sg_commit(&table->arena);
     if (!out->allowed)
         return SG_OK;
     bool known = cell != NULL;
@@ -67,8 +68,10 @@ static void refund_one(sg_table *table, const sg_quota *q, sg_cell *cell, sg_rec
     switch (table->layout.algorithm[i]) {
     case SG_SLIDING_LOG: {
         sg_log *log = sg_state_log(table, i, &state);
-        if (log != NULL)
+        if (log != NULL) {
+            sg_log_touch(&table->arena, log);
             sg_log_take_at(log, now, q->period, receipt->mark[i], units);
+        }
         return;
     }
     case SG_GCRA: {
@@ -109,9 +112,12 @@ sg_status sg_settle(sg_table *table, const sg_quota *quotas, sg_receipt *receipt
         return SG_OK;
     sg_view v;
     sg_look(table, quotas, cell, now, &v); /* cuts and expires the logs */
+    sg_commit(&table->arena);
     sg_record *record = sg_cell_record(table, cell);
     int64_t index = record == NULL ? -1 : sg_claims_find(table, record, receipt->claim);
     bool held = index >= 0 && now < receipt->lapses;
+    if (index >= 0)
+        sg_claims_touch(table, record);
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         if (quotas[i].unlimited || receipt->cost[i] == NOT_CHARGED)
             continue;

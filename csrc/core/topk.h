@@ -30,6 +30,15 @@ typedef struct {
     bool failed;            /* there was no memory: counts nothing, changes no decision */
 } sg_topk;
 
+/* Counts one event in `buckets` buckets, a multiple of 4; *halved and *random belong to them. */
+void sg_topk_count(sg_topk_entry *entries, unsigned buckets, sg_ticks *halved, uint64_t *random,
+                   sg_fingerprint fp, const char *name, size_t length, sg_ticks now);
+
+/* Puts the used ones of `buckets` among the `found` that *out has, heaviest first, up to
+ * `most`; returns how many it has then. */
+size_t sg_topk_gather(const sg_topk_entry *entries, unsigned buckets, sg_topk_entry *out,
+                      size_t found, size_t most);
+
 void sg_topk_init(sg_topk *topk, uint64_t seed);
 void sg_topk_free(sg_topk *topk, sg_arena *arena);
 void sg_topk_add(sg_topk *topk, sg_arena *arena, sg_fingerprint fp, const char *name,

@@ -248,6 +248,10 @@ static step open_existing(request *r) {
         s = fail(r, SG_FILE_OTHER_MAGIC, 0);
         goto out;
     }
+    if ((uint64_t)st.st_size < sizeof header) {
+        s = fail(r, SG_FILE_CUT, 0); /* its boot may be cut off too */
+        goto out;
+    }
     if (is_of_another_boot(r, &header)) {
         s = drop_stale(r, fd, &st);
         goto out;

@@ -267,3 +267,9 @@ sg_owner_state sg_owner_look(sg_owner owner) {
         return SG_OWNER_DEAD;
     return of.state == SG_OWNER_SLEEPS && is_frozen(id) ? SG_OWNER_STOPPED : of.state;
 }
+
+sg_owner sg_owner_process(void) {
+    const uint64_t id = (uint64_t)getpid();
+    facts of;
+    return owner_of(id, facts_of(id, &of) == TOLD ? of.start : 0);
+}

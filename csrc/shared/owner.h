@@ -16,6 +16,9 @@ typedef uint64_t sg_owner;
  * thread's first call. */
 sg_owner sg_owner_self(void);
 
+/* Of the process: that of its first thread. Takes some microseconds. */
+sg_owner sg_owner_process(void);
+
 typedef enum {
     SG_OWNER_RUNS,    /* or may run: also where the system does not tell */
     SG_OWNER_SLEEPS,  /* waits for something */
