@@ -762,7 +762,9 @@ static void random_headers_are_survived(void **state) {
         ino_t inode = inode_of(file_path);
         sg_file file;
         int error = -1;
-        sg_file_error found = last(&file, file_path, 0, &error);
+        /* One made anew need not be of the usual size. */
+        bool aged = memcmp(h.boot_id, good.boot_id, sizeof h.boot_id) != 0;
+        sg_file_error found = last(&file, file_path, aged ? MB : 0, &error);
         if (found == SG_FILE_OK) {
             ok++;
             replaced += file.made;
@@ -771,7 +773,7 @@ static void random_headers_are_survived(void **state) {
                                       h.version == good.version && h.layout == good.layout &&
                                       h.size == length));
             /* Made anew only what seemed to be of another boot. */
-            assert_true(!file.made || memcmp(h.boot_id, good.boot_id, 40) != 0);
+            assert_true(!file.made || aged);
             sg_file_close(&file);
         } else {
             struct stat st;
@@ -786,7 +788,7 @@ static void random_headers_are_survived(void **state) {
             good = header_at(file_path);
         }
     }
-    assert_true(ok > replaced && replaced > 0 && ok < 9000);
+    assert_true(replaced > 100 && ok > replaced + 100 && ok < 9000);
 }
 
 /* --- no space --- */
