@@ -30,9 +30,7 @@ static sg_owner owner_of(uint64_t id, uint64_t start) {
 static uint64_t id_of(sg_owner owner) { return owner & ID_MASK; }
 static uint64_t start_of(sg_owner owner) { return owner >> ID_BITS; }
 
-/* What the system says of one thread (macOS: process). */
-typedef enum { TOLD, GONE, NOT_TOLD } answer;
-
+/* What the system says of one thread (macOS: process), where it says anything. */
 typedef struct {
     uint64_t id;
     uint64_t start;
@@ -43,21 +41,20 @@ typedef struct {
 
 #define STAT_BYTES 1024 /* field 22 ends before byte 600, whatever the fields say */
 
-/* The beginning of a file of /proc, as a string. */
-static answer read_text(const char *path, char *text, size_t size) {
+/* The beginning of a file of /proc, as a string. False where it cannot be read. */
+static bool read_text(const char *path, char *text, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return errno == ENOENT || errno == ESRCH ? GONE : NOT_TOLD;
+        return false;
     ssize_t length;
     do
         length = read(fd, text, size - 1);
     while (length < 0 && errno == EINTR);
-    int error = length < 0 ? errno : 0;
     (void)close(fd);
     if (length <= 0)
-        return error == ESRCH ? GONE : NOT_TOLD; /* it died after the open */
+        return false;
     text[length] = '\0';
-    return TOLD;
+    return true;
 }
 
 static sg_owner_state state_of(char letter) {
@@ -78,38 +75,36 @@ static sg_owner_state state_of(char letter) {
     }
 }
 
-static answer read_facts(const char *path, facts *out) {
+static bool read_facts(const char *path, facts *out) {
     char text[STAT_BYTES];
-    answer got = read_text(path, text, sizeof text);
-    if (got != TOLD)
-        return got;
+    if (!read_text(path, text, sizeof text))
+        return false;
     /* Field 2 is a name in parentheses, which may itself hold any byte but NUL; no later
      * field has a parenthesis. */
     const char *at = strrchr(text, ')');
     if (at == NULL || at[1] != ' ' || at[2] == '\0')
-        return NOT_TOLD;
+        return false;
     out->id = strtoull(text, NULL, 10);
     at += 2;
     out->state = state_of(*at);
     for (int field = 3; field < 22; field++) {
         at = strchr(at, ' ');
         if (at == NULL)
-            return NOT_TOLD;
+            return false;
         at++;
     }
     out->start = strtoull(at, NULL, 10) & START_MASK;
-    return TOLD;
+    return true;
 }
 
 static uint64_t own_id(void) { return (uint64_t)syscall(SYS_gettid); }
 
 /* Nothing is believed of a /proc that is not mounted, or is that of another namespace. */
-static answer own_facts(facts *out) {
-    answer got = read_facts("/proc/thread-self/stat", out);
-    return got == TOLD && out->id == own_id() ? TOLD : NOT_TOLD;
+static bool own_facts(facts *out) {
+    return read_facts("/proc/thread-self/stat", out) && out->id == own_id();
 }
 
-static answer facts_of(uint64_t id, facts *out) {
+static bool facts_of(uint64_t id, facts *out) {
     char path[48];
     (void)snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)id);
     return read_facts(path, out);
@@ -125,7 +120,7 @@ static bool is_frozen(uint64_t id) {
     static const char *const places[] = {"get_signal", "do_freezer_trap", "__refrigerator"};
     char path[48], place[64];
     (void)snprintf(path, sizeof path, "/proc/%llu/wchan", (unsigned long long)id);
-    if (read_text(path, place, sizeof place) != TOLD)
+    if (!read_text(path, place, sizeof place))
         return false;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (strcmp(place, places[i]) == 0)
@@ -146,21 +141,19 @@ uint64_t sg_pid_namespace(void) {
 void sg_boot_id(char id[40]) {
     char text[40];
     memset(id, 0, 40);
-    if (read_text("/proc/sys/kernel/random/boot_id", text, sizeof text) == TOLD)
+    if (read_text("/proc/sys/kernel/random/boot_id", text, sizeof text))
         memcpy(id, text, strcspn(text, "\n"));
 }
 
 #elif defined(__APPLE__)
 
-static answer facts_of(uint64_t id, facts *out) {
+static bool facts_of(uint64_t id, facts *out) {
     int name[] = {CTL_KERN, KERN_PROC, KERN_PROC_PID, (int)id};
     struct kinfo_proc process;
     size_t size = sizeof process;
     memset(&process, 0, sizeof process);
-    if (sysctl(name, 4, &process, &size, NULL, 0) != 0)
-        return errno == ESRCH ? GONE : NOT_TOLD;
-    if (size < sizeof process)
-        return GONE;
+    if (sysctl(name, 4, &process, &size, NULL, 0) != 0 || size < sizeof process)
+        return false;
     const struct timeval *started = &process.kp_proc.p_starttime;
     out->id = (uint64_t)process.kp_proc.p_pid;
     out->start = ((uint64_t)started->tv_sec * 1000000 + (uint64_t)started->tv_usec) & START_MASK;
@@ -177,11 +170,11 @@ static answer facts_of(uint64_t id, facts *out) {
     default:
         out->state = SG_OWNER_RUNS;
     }
-    return out->id == id ? TOLD : GONE;
+    return out->id == id;
 }
 
 static uint64_t own_id(void) { return (uint64_t)getpid(); }
-static answer own_facts(facts *out) { return facts_of(own_id(), out); }
+static bool own_facts(facts *out) { return facts_of(own_id(), out); }
 static bool exists(uint64_t id) { return kill((pid_t)id, 0) == 0 || errno != ESRCH; }
 
 static bool is_frozen(uint64_t id) {
@@ -208,14 +201,14 @@ void sg_boot_id(char id[40]) {
 
 #else
 
-static answer facts_of(uint64_t id, facts *out) {
+static bool facts_of(uint64_t id, facts *out) {
     (void)id;
     (void)out;
-    return NOT_TOLD;
+    return false;
 }
 
 static uint64_t own_id(void) { return (uint64_t)getpid(); }
-static answer own_facts(facts *out) { return facts_of(0, out); }
+static bool own_facts(facts *out) { return facts_of(0, out); }
 static bool exists(uint64_t id) { return kill((pid_t)id, 0) == 0 || errno != ESRCH; }
 
 static bool is_frozen(uint64_t id) {
@@ -243,7 +236,7 @@ sg_owner sg_owner_self(void) {
     if (self != 0)
         return self;
     facts own;
-    uint64_t start = own_facts(&own) == TOLD ? own.start : 0;
+    uint64_t start = own_facts(&own) ? own.start : 0;
     sg_owner owner = owner_of(own_id(), start);
     if (pthread_once(&once, watch_forks) == 0 && forks_are_seen)
         self = owner;
@@ -252,16 +245,14 @@ sg_owner sg_owner_self(void) {
 
 /* What cannot be told is taken to run: what a living thread holds is never taken from it. So
  * where /proc tells nothing of us (none is mounted, or that of another namespace), of others
- * only whether the id is in use counts. A process can also be hidden in a /proc that tells
- * of us (hidepid and not dumpable): what is missing there must not exist for signals
- * either. */
+ * only whether the id is in use counts. The same where it tells of us and not of them: they
+ * are gone, or hidden (hidepid and not dumpable), or no descriptor is left to ask by. */
 sg_owner_state sg_owner_look(sg_owner owner) {
     const uint64_t id = id_of(owner);
     if (id == 0)
         return SG_OWNER_DEAD;
     facts of;
-    answer got = start_of(sg_owner_self()) != 0 ? facts_of(id, &of) : NOT_TOLD;
-    if (got != TOLD)
+    if (start_of(sg_owner_self()) == 0 || !facts_of(id, &of))
         return exists(id) ? SG_OWNER_RUNS : SG_OWNER_DEAD;
     if (start_of(owner) != 0 && of.start != start_of(owner))
         return SG_OWNER_DEAD;
@@ -271,5 +262,7 @@ sg_owner_state sg_owner_look(sg_owner owner) {
 sg_owner sg_owner_process(void) {
     const uint64_t id = (uint64_t)getpid();
     facts of;
-    return owner_of(id, facts_of(id, &of) == TOLD ? of.start : 0);
+    /* As in sg_owner_look: only a /proc that tells of us tells of the process. */
+    bool told = start_of(sg_owner_self()) != 0 && facts_of(id, &of);
+    return owner_of(id, told ? of.start : 0);
 }

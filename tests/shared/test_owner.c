@@ -101,6 +101,11 @@ static void *tell_self(void *out) {
     return NULL;
 }
 
+static void *tell_process(void *out) {
+    *(sg_owner *)out = sg_owner_process();
+    return NULL;
+}
+
 static void one_thread_has_one_name(void **state) {
     (void)state;
     sg_owner self = sg_owner_self(), other = 0;
@@ -122,6 +127,22 @@ static void one_thread_has_one_name(void **state) {
     EQUAL(self & 0x3fffff, getpid());
 #endif
     EQUAL(sg_owner_self(), self);
+}
+
+static void a_process_is_its_first_thread(void **state) {
+    (void)state;
+    sg_owner from_thread = 0;
+    pthread_t thread;
+    EQUAL(sg_owner_process(), sg_owner_self());
+    EQUAL(pthread_create(&thread, NULL, tell_process, &from_thread), 0);
+    EQUAL(pthread_join(thread, NULL), 0);
+    EQUAL(from_thread, sg_owner_self());
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHILD_CHECK(sg_owner_process() == sg_owner_self() && sg_owner_process() != from_thread);
+        _exit(0);
+    }
+    assert_true(passed(pid, "a fork"));
 }
 
 static void nobody_is_dead(void **state) {
@@ -396,19 +417,19 @@ static void proc_of_another_namespace_is_not_believed(void **state) {
             guard();
             CHILD_CHECK(getpid() == 1);
             sg_owner self = sg_owner_self();
-            CHILD_CHECK(self == 1);
+            CHILD_CHECK(self == 1 && sg_owner_process() == 1);
             CHILD_CHECK(sg_owner_look(self) == SG_OWNER_RUNS);
             CHILD_CHECK(sg_pid_namespace() != outside);
             pid_t second = fork();
             if (second == 0) {
                 guard();
-                CHILD_CHECK(sg_owner_self() == 2);
+                CHILD_CHECK(sg_owner_self() == (uint64_t)getpid());
                 CHILD_CHECK(sg_owner_look(1) == SG_OWNER_RUNS);
                 _exit(0);
             }
             int status;
             CHILD_CHECK(waitpid(second, &status, 0) == second && status == 0);
-            CHILD_CHECK(sg_owner_look(2) == SG_OWNER_DEAD);
+            CHILD_CHECK(sg_owner_look((uint64_t)second) == SG_OWNER_DEAD);
             _exit(0);
         }
         int status;
@@ -416,6 +437,25 @@ static void proc_of_another_namespace_is_not_believed(void **state) {
         _exit(0);
     }
     (void)passed(pid, "another namespace of processes");
+}
+
+/* Clocks and start times differ there. */
+static void another_namespace_of_time_is_another(void **state) {
+    (void)state;
+    uint64_t outside = sg_pid_namespace();
+    pid_t pid = fork();
+    if (pid == 0) {
+        guard();
+        if (unshare(0x80 /* CLONE_NEWTIME, of Linux 5.6 and glibc 2.36 */) != 0)
+            _exit(SKIPPED);
+        pid_t first = fork();
+        if (first == 0)
+            _exit(sg_pid_namespace() != outside ? 0 : 1);
+        int status;
+        CHILD_CHECK(waitpid(first, &status, 0) == first && status == 0);
+        _exit(0);
+    }
+    (void)passed(pid, "another namespace of time");
 }
 
 /* hidepid hides also a process of the same user, once it is not dumpable. */
@@ -475,6 +515,7 @@ static int begin(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_thread_has_one_name),
+        cmocka_unit_test(a_process_is_its_first_thread),
         cmocka_unit_test(nobody_is_dead),
         cmocka_unit_test(a_forked_child_is_another),
         cmocka_unit_test(a_fork_from_a_thread_is_another),
@@ -488,6 +529,7 @@ int main(void) {
         cmocka_unit_test(the_frozen_are_stopped),
         cmocka_unit_test(without_proc_nobody_is_taken_from),
         cmocka_unit_test(proc_of_another_namespace_is_not_believed),
+        cmocka_unit_test(another_namespace_of_time_is_another),
         cmocka_unit_test(the_hidden_are_alive),
         cmocka_unit_test(without_descriptors_nobody_is_taken_from),
 #endif
