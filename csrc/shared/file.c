@@ -215,7 +215,7 @@ static step open_existing(request *r) {
     struct stat st;
     sg_file_header header;
     step s = DONE;
-    /* O_NONBLOCK: the open of a fifo would wait for its other end. */
+    /* O_NONBLOCK: some devices wait to be ready, and outside of Linux fifos may for a reader. */
     int fd = openat(r->directory, r->name,
                     O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)

@@ -732,10 +732,12 @@ static void a_cut_file_is_refused(void **state) {
 
 static void random_headers_are_survived(void **state) {
     (void)state;
+    /* Fewer where making a file waits for a disk. */
+    const unsigned rounds = strcmp(base, "/dev/shm") == 0 ? 10000 : 1000;
     unsigned ok = 0, replaced = 0;
     make(file_path, MB);
     sg_file_header good = header_at(file_path);
-    for (int i = 0; i < 10000; i++) {
+    for (unsigned i = 0; i < rounds; i++) {
         sg_file_header h = good;
         unsigned char *bytes = (unsigned char *)&h;
         uint64_t length = MB;
@@ -774,6 +776,8 @@ static void random_headers_are_survived(void **state) {
                                       h.size == length));
             /* Made anew only what seemed to be of another boot. */
             assert_true(!file.made || aged);
+            if (file.made)
+                good = *header_of(&file);
             sg_file_close(&file);
         } else {
             struct stat st;
@@ -782,13 +786,9 @@ static void random_headers_are_survived(void **state) {
             EQUAL(stat(file_path, &st), 0);
             EQUAL(st.st_size, length);
         }
-        if (found == SG_FILE_OK || length != MB) {
-            EQUAL(unlink(file_path), 0);
-            make(file_path, MB);
-            good = header_at(file_path);
-        }
+        EQUAL(truncate(file_path, (off_t)MB), 0);
     }
-    assert_true(replaced > 100 && ok > replaced + 100 && ok < 9000);
+    assert_true(replaced > rounds / 100 && ok > replaced + rounds / 100 && ok < rounds / 10 * 9);
 }
 
 /* --- no space --- */
