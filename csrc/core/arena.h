@@ -31,6 +31,7 @@ typedef struct {
     /* of a mapping; private memory has zeros */
     uintptr_t base;
     uint64_t size;
+    uint64_t page;  /* bytes of what pieces are cut from */
     uint64_t start; /* no piece lies before this offset */
     sg_undo *undo; /* where changes are noted before they are made; NULL: nowhere */
     bool *damaged; /* set when something that was found there cannot be */

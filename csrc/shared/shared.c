@@ -181,6 +181,7 @@ static void bind(sg_shared_table *t, sg_shared *shared, sg_entry *entry) {
     t->table.scratch = sg_malloc_allocator;
     t->table.arena.base = shared->locks.base;
     t->table.arena.size = shared->locks.size;
+    t->table.arena.page = SG_PAGE;
     t->table.arena.start = shared->root->pages_at;
     t->table.arena.damaged = &t->damaged;
     t->heap = (sg_heap_view){.arena = &t->table.arena, .root = shared->root, .row = t->row};
