@@ -73,15 +73,18 @@ static unsigned count_names(const char *where, const char *beginning) {
     return count;
 }
 
-static bool is_mapped(const char *path) {
-    bool found = false;
+/* How many mappings are shared: of files, and nothing else here has any. `otherwise` where
+ * the system does not tell. */
+static unsigned count_mappings(unsigned otherwise) {
+    unsigned count = 0;
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[PATH_MAX + 200];
-    while (maps != NULL && fgets(line, sizeof line, maps) != NULL)
-        found = found || strstr(line, path) != NULL;
-    if (maps != NULL)
-        (void)fclose(maps);
-    return found;
+    if (maps == NULL)
+        return otherwise;
+    while (fgets(line, sizeof line, maps) != NULL)
+        count += strstr(line, " rw-s ") != NULL;
+    (void)fclose(maps);
+    return count;
 }
 
 /* --- opening --- */
@@ -263,6 +266,7 @@ static bool meet(unsigned people, uint64_t size, int naps, meeting *first) {
             CHILD_CHECK(read(start[0], &byte, 1) == 0);
             m.error = sg_file_open(&file, file_path, size, LAYOUT, format, &f, &m.system_error);
             if (m.error == SG_FILE_OK) {
+                CHILD_CHECK(count_mappings(1) == 1);
                 m.made = file.made;
                 m.size = file.size;
                 memcpy(m.secret, header_of(&file)->secret, 16);
@@ -320,7 +324,7 @@ static int tear_down(void **state) {
     (void)state;
     int leaked = count_descriptors() - descriptors;
     unsigned left = count_names(directory, ".sluicegate-");
-    bool mapped = is_mapped(directory);
+    bool mapped = count_mappings(0) != 0;
     DIR *list = opendir(directory);
     const struct dirent *entry;
     while (list != NULL && (entry = readdir(list)) != NULL)
@@ -507,6 +511,7 @@ static void what_is_no_file_is_refused(void **state) {
     (void)refused("/dev/null", MB, SG_FILE_NOT_REGULAR);
     (void)refused("", MB, SG_FILE_NOT_REGULAR);
     (void)refused("/", MB, SG_FILE_NOT_REGULAR);
+    (void)refused("/dev", MB, SG_FILE_NOT_REGULAR);
     (void)refused(".", MB, SG_FILE_NOT_REGULAR);
     EQUAL(count_names(directory, ""), 0);
 }
@@ -564,6 +569,33 @@ static void a_maker_with_two_names_is_waited_for(void **state) {
     assert_false(file.made);
     sg_file_close(&file);
     assert_true(passed(pid, "a maker"));
+}
+
+/* A name taken from a file just opened: it is not the file of the path any more. */
+static void a_file_without_names_is_left(void **state) {
+    (void)state;
+    char second[PATH_MAX];
+    path_in(second, "second");
+    make(file_path, MB);
+    EQUAL(link(file_path, second), 0); /* so that it is waited for */
+    sg_file_header old = header_at(file_path);
+    int fd = open(file_path, O_RDWR);
+    EQUAL(flock(fd, LOCK_EX), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        guard();
+        (void)close(fd);
+        sg_file file;
+        CHILD_CHECK(opens_in_child(&file, file_path, MB, SG_FILE_OK));
+        CHILD_CHECK(file.made && memcmp(header_of(&file)->secret, old.secret, 16) != 0);
+        _exit(0);
+    }
+    for (int ms = 0; ms < 100; ms++)
+        nap();
+    EQUAL(unlink(file_path), 0);
+    EQUAL(unlink(second), 0);
+    (void)close(fd);
+    assert_true(passed(pid, "a file without names"));
 }
 
 static void what_others_may_open_is_refused(void **state) {
@@ -727,6 +759,18 @@ static void a_cut_file_is_refused(void **state) {
         EQUAL(refused(file_path, 0, cuts[i].error), 0);
         EQUAL(stat(file_path, &st), 0);
         EQUAL(st.st_size, cuts[i].length);
+    }
+    EQUAL(unlink(file_path), 0);
+
+    /* A header that fits the length, but no file is made so. */
+    static const uint64_t lengths[] = {4096, MB - 4096, MB + 2048, MB + 1};
+    make(file_path, MB);
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        sg_file_header h = header_at(file_path);
+        h.size = lengths[i];
+        put_header(file_path, &h);
+        EQUAL(truncate(file_path, (off_t)lengths[i]), 0);
+        EQUAL(refused(file_path, 0, SG_FILE_CUT), 0);
     }
 }
 
@@ -908,8 +952,16 @@ static void a_locked_directory_holds_nobody_for_long(void **state) {
  * The same happens where there are no files without a name. */
 static void root_meets_without_proc(void) {
     struct stat st;
-    if (!has_private_mounts() || !mounts("tmpfs", "/proc", NULL))
+    sg_file made;
+    if (!has_private_mounts())
         _exit(SKIPPED);
+    CHILD_CHECK(opens_in_child(&made, file_path, MB, SG_FILE_OK));
+    sg_file_close(&made);
+    if (!mounts("tmpfs", "/proc", NULL))
+        _exit(SKIPPED);
+    /* Not replaced, though its boot is not known to be this one. */
+    CHILD_CHECK(opens_in_child(&made, file_path, MB, SG_FILE_OTHER_NAMESPACE));
+    CHILD_CHECK(unlink(file_path) == 0);
     for (int round = 0; round < 30; round++) {
         meeting m;
         mode_t before = umask(round % 2 == 0 ? 0 : 0777);
@@ -1171,6 +1223,7 @@ int main(void) {
         TEST(what_is_no_file_is_refused),
         TEST(no_link_is_followed),
         TEST(a_maker_with_two_names_is_waited_for),
+        TEST(a_file_without_names_is_left),
         TEST(what_others_may_open_is_refused),
         TEST(a_file_of_another_user_is_refused),
         TEST(what_is_not_permitted_is_refused),
