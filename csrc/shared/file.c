@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -307,9 +308,20 @@ static int write_zeros(int fd, uint64_t size) {
     return 0;
 }
 
+/* Whether there may be room. A tmpfs is memory: to fill it up only to find that it is too
+ * small can have the kernel kill processes that have nothing to do with it. */
+static bool may_fit(int fd, uint64_t size) {
+    struct statvfs fs;
+    /* One without a bound tells of no blocks. */
+    return fstatvfs(fd, &fs) != 0 || fs.f_blocks == 0 || fs.f_frsize == 0 ||
+           size / fs.f_frsize <= fs.f_bfree;
+}
+
 /* Space for the whole file, now: a page of a mapping for which there is none is a SIGBUS.
  * Returns an errno. */
 static int allocate(int fd, uint64_t size) {
+    if (!may_fit(fd, size))
+        return ENOSPC;
 #if defined(__APPLE__)
     fstore_t want = {.fst_flags = F_ALLOCATEALL, .fst_posmode = F_PEOFPOSMODE,
                      .fst_length = (off_t)size};
