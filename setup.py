@@ -47,7 +47,9 @@ _ASKING = [
     "words",
 ]
 REDIS_BINDING = {f"csrc/binding/{name}.c" for name in _ASKING}
-SOURCES = sorted({*glob("csrc/core/*.c"), *glob("csrc/binding/*.c")} - REDIS_BINDING)
+SOURCES = sorted(
+    {*glob("csrc/core/*.c"), *glob("csrc/shared/*.c"), *glob("csrc/binding/*.c")} - REDIS_BINDING
+)
 REDIS_SOURCES = sorted({*glob("csrc/redis/*.c"), *REDIS_BINDING})
 HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
 

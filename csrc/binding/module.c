@@ -1,6 +1,6 @@
 /* The module: its state, its types, its functions. Multi-phase init, no globals, so that
  * several interpreters of one process each have their own. */
-#include "binding.h"
+#include "shared.h"
 #ifdef SG_REDIS
 #include "server.h"
 #endif
@@ -257,7 +257,7 @@ static int core_exec(PyObject *module) {
         sgpy_clock_init_type(module, st) < 0 || sgpy_table_init_type(module, st) < 0 ||
         sgpy_limiter_init_type(module, st) < 0 || sgpy_handle_init_type(module, st) < 0 ||
         sgpy_receipt_init_type(module, st) < 0 || sgpy_slots_init_types(module, st) < 0 ||
-        sgpy_call_init_type(module, st) < 0 || sgpy_connections_init(module, st) < 0 ||
+        sgpy_file_init_type(module, st) < 0 || sgpy_call_init_type(module, st) < 0 || sgpy_connections_init(module, st) < 0 ||
 #ifdef SG_REDIS
         sgpy_server_init_types(module, st) < 0 ||
         PyModule_AddStringConstant(module, "HIREDIS", sg_resp_version()) < 0 ||

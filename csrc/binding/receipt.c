@@ -1,7 +1,7 @@
 /* Receipt: an open reservation, settled once, by the limiter's numbers of then: the core's
  * receipt knows what was taken. The numbers of the reserve count only where the limiter
  * has gone on over another table. */
-#include "binding.h"
+#include "shared.h"
 
 #include <string.h>
 
@@ -86,15 +86,21 @@ static PyObject *receipt_settle(PyObject *op, PyObject *actual) {
     }
     const sg_quota *rows =
         self->limiter != NULL && self->limiter->table == table ? self->limiter->rows : self->rows;
-    const sg_status status = sg_settle(&table->core, rows, &self->receipt, costs, now);
+    sg_table *core = sgpy_enter(table, self->receipt.fp);
+    if (core == NULL) {
+        sgpy_raise_stalled(table);
+        goto done;
+    }
+    const sg_status status = sg_settle(core, rows, &self->receipt, costs, now);
+    sgpy_leave(table);
     if (status == SG_OK) {
         result = Py_NewRef(Py_None);
-    } else if (status == SG_NO_MEMORY) {
+    } else if (!sgpy_is_full(table, status)) {
         PyErr_NoMemory();
     } else {
         PyErr_SetString(table->state->StoreFullError,
                         "the store is full of bans, reservations or held slots, so the rest of "
-                        "this reservation cannot be charged: raise its max_keys or max_bytes");
+                        "this reservation cannot be charged: raise its max_keys, max_bytes or size");
     }
 done:
     Py_DECREF(table);

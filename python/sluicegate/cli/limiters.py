@@ -22,7 +22,7 @@ from .words import duration
 
 if TYPE_CHECKING:
     from sluicegate.stores.redis import RedisStore
-    from sluicegate.stores.redis.registry import Registered
+    from sluicegate.stores.registered import Registered
 
 __all__ = [
     "Found",

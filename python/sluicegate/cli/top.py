@@ -20,7 +20,7 @@ from .words import number, plural
 
 if TYPE_CHECKING:
     from sluicegate.stores.redis import RedisStore
-    from sluicegate.stores.redis.registry import Registered
+    from sluicegate.stores.registered import Registered
 
 TOGETHER = 512  # keys that are asked about at once
 

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import json
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
 from ... import _core
 from ..._support import key_bytes
 from ...errors import StoreError
-from ...quota import ALGORITHMS
+from ..registered import Registered, as_json, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from .routers import StoreRouter
     from .store import RedisStore
 
-__all__ = ["Known", "Registered", "Registry", "forget", "read", "registry_key"]
+__all__ = ["Known", "Registry", "forget", "read", "registry_key"]
 
 FIRST = 2.0  # seconds after a name is first asked about; those that come together are one write
 RENEWED = 20.0  # seconds between two writes
@@ -60,18 +58,6 @@ return now
 """
 
 log = logging.getLogger("sluicegate")
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A limiter of some process, as the store knows it."""
-
-    name: str
-    quotas: tuple[_core.Quota | None, ...]  # None: unlimited there; empty: it counts slots alone
-    algorithms: tuple[str, ...]  # of each quota, also of those that are None
-    various: bool = False  # limiters of this name have other numbers; these reach farthest
-    slots: int | None = None  # how many are held at most; 0: not one number; None: it has none
-    age: int = 0  # seconds since a process told of it
 
 
 class Known:
@@ -104,17 +90,12 @@ class Known:
 
     def as_json(self) -> str:
         self._look()
-        told: dict[str, Any] = {}
-        if self._quotas:
-            told["quotas"] = [
-                {"algorithm": algorithm} if quota is None else _plain(quota)
-                for quota, algorithm in zip(self._quotas[0], self._algorithms, strict=True)
-            ]
-        if len(self._quotas) > 1:
-            told["various"] = True
-        if self._slots is not None:
-            told["slots"] = self._slots
-        return json.dumps(told, separators=(",", ":"))
+        return as_json(
+            self._quotas[0] if self._quotas else (),
+            self._algorithms,
+            various=len(self._quotas) > 1,
+            slots=self._slots,
+        )
 
 
 def _reach(quotas: Quotas) -> float:
@@ -237,38 +218,7 @@ def _slot(prefix: str) -> int:
     return binascii.crc_hqx(registry_key(prefix), 0) % SLOTS  # there are no braces in it
 
 
-def _plain(quota: _core.Quota) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "limit": quota.limit,
-        "period": quota.period,
-        "algorithm": quota.algorithm,
-    }
-    if quota.burst != quota.limit:
-        plain["burst"] = quota.burst
-    if quota.name is not None:
-        plain["name"] = quota.name
-    if quota.shadow:
-        plain["shadow"] = True
-    return plain
-
-
 def _registered(name: bytes, value: bytes, now: int) -> Registered:
     """What a field says; one of many errors where it says nothing of the kind."""
     told_at, _, text = value.partition(b" ")
-    told = json.loads(text)
-    quotas, slots = told.get("quotas", []), told.get("slots")
-    algorithms = tuple(quota["algorithm"] for quota in quotas)
-    if (
-        len(quotas) > _core.QUOTAS_MAX
-        or not all(algorithm in ALGORITHMS for algorithm in algorithms)
-        or not (slots is None or (isinstance(slots, int) and slots >= 0))
-    ):
-        raise ValueError
-    return Registered(
-        name.decode("utf-8", "surrogatepass"),
-        tuple(_core.Quota(**quota) if "limit" in quota else None for quota in quotas),
-        algorithms,
-        told.get("various") is True,
-        slots,
-        max(now - int(told_at), 0),
-    )
+    return from_json(name.decode("utf-8", "surrogatepass"), text, max(now - int(told_at), 0))
