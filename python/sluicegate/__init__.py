@@ -6,7 +6,8 @@
 Limiter, ConcurrencyLimiter: anything that can be counted; `sluicegate.sync` for threads.
 WebSocketRateLimiter: WebSockets, by WebSocketLimits; FastAPIWebSocketLimiter, SocketIOLimiter and
 ChannelsRateLimiter do it for these.
-Quota, MemoryStore, SharedMemoryStore, RedisStore: what they are made of. `sluicegate.testing`: a clock for tests.
+Quota, MemoryStore, SharedMemoryStore, RedisStore: what they are made of.
+`sluicegate.testing`: a clock for tests.
 
 Everything is imported when it is first asked for; no framework is.
 """
