@@ -14,6 +14,10 @@
 
 typedef uint64_t sg_ref; /* 0 is none */
 
+/* Of a mapping: pieces are cut from pages, behind their heads. */
+#define SG_ARENA_PAGE 16384u
+#define SG_ARENA_HEAD 32u
+
 /* The memory under an arena; a test's own makes each allocation fail in turn. */
 typedef struct {
     void *(*alloc)(void *context, size_t size);
@@ -31,8 +35,10 @@ typedef struct {
     /* of a mapping; private memory has zeros */
     uintptr_t base;
     uint64_t size;
-    uint64_t page;  /* bytes of what pieces are cut from */
-    uint64_t start; /* no piece lies before this offset */
+    uint64_t start;         /* of the pages that pieces are cut from */
+    uint32_t pages;
+    uint32_t owner;         /* whose pages these pieces lie in */
+    const uint32_t *owners; /* a word a page */
     sg_undo *undo; /* where changes are noted before they are made; NULL: nowhere */
     bool *damaged; /* set when something that was found there cannot be */
 } sg_arena;
@@ -63,14 +69,17 @@ static inline bool sg_arena_is_shared(const sg_arena *arena) { return arena->siz
 static inline void sg_arena_damage(const sg_arena *arena) { *arena->damaged = true; }
 
 /* The piece of `bytes` bytes that a ref found in memory names; NULL of 0, and of one that no
- * such piece can have. */
+ * such piece can have. What lies in another's page, under another's lock, is never touched. */
 static inline void *sg_arena_find(const sg_arena *arena, sg_ref ref, size_t bytes) {
     if (SG_LIKELY(!sg_arena_is_shared(arena)))
         return (void *)(uintptr_t)ref;
     if (ref == 0)
         return NULL;
-    if (SG_UNLIKELY(ref < arena->start || bytes > arena->size || ref > arena->size - bytes ||
-                    ref % 16 != 0)) {
+    const uint64_t page = (ref - arena->start) / SG_ARENA_PAGE;
+    const uint64_t at = (ref - arena->start) % SG_ARENA_PAGE;
+    if (SG_UNLIKELY(page >= arena->pages || at < SG_ARENA_HEAD || ref % 16 != 0 ||
+                    bytes > SG_ARENA_PAGE - at ||
+                    __atomic_load_n(&arena->owners[page], __ATOMIC_RELAXED) != arena->owner)) {
         sg_arena_damage(arena);
         return NULL;
     }

@@ -50,9 +50,12 @@ bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept, 
         if ((kept != NULL && sg_is_cell_of(cell, *kept)) || sg_cell_stays(table, cell, now)) {
             i++;
         } else if (sg_cell_expired(table, cell, now)) {
+            const uint32_t before = s->used;
             sg_remove_at(table, s, i);
             sg_commit(&table->arena);
             expired = true;
+            if (SG_UNLIKELY(!sg_segment_holds(table, s) || s->used >= before))
+                return true;
         } else if (wanted > 0 && !gives(table, cell, wanted)) {
             i++;
         } else {
@@ -70,7 +73,7 @@ bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept, 
         return true;
     if (found) {
         sg_remove_at(table, s, victim);
-        table->body->evictions++;
+        sg_count(&table->body->evictions, 1);
         sg_commit(&table->arena);
     }
     return found;
@@ -112,7 +115,7 @@ static sg_ref log_of(const sg_table *table, const sg_cell *cell) {
 }
 
 static uint64_t page_of(const sg_table *table, sg_ref ref) {
-    return (ref - table->arena.start) / table->arena.page;
+    return (ref - table->arena.start) / SG_ARENA_PAGE;
 }
 
 /* Whether a log of the cell lies in that page. */
@@ -195,10 +198,14 @@ static bool evict_page(sg_table *table, uint64_t place, const sg_fingerprint *ke
                 i++;
                 continue;
             }
-            table->body->evictions += !sg_cell_expired(table, cell, now);
+            if (!sg_cell_expired(table, cell, now))
+                sg_count(&table->body->evictions, 1);
+            const uint32_t before = s->used;
             sg_remove_at(table, s, i);
             sg_commit(&table->arena);
             any = true;
+            if (SG_UNLIKELY(!sg_segment_holds(table, s) || s->used >= before))
+                return any;
         }
     }
     return any;
@@ -238,6 +245,8 @@ sg_status sg_table_alloc(sg_table *table, sg_fingerprint fp, size_t size, sg_tic
     *cell = sg_table_find(table, fp);
     if (status != SG_OK)
         return status;
+    if (SG_UNLIKELY(*cell == NULL))
+        return SG_NO_MEMORY; /* of a damaged mapping */
     *out = sg_arena_alloc(&table->arena, size);
     return *out != 0 ? SG_OK : SG_NO_MEMORY;
 }

@@ -89,18 +89,22 @@ static sg_status add_share(sg_table *table, sg_fingerprint fp, uint64_t owner, s
         sg_holders *larger = sg_arena_at(&table->arena, ref);
         larger->capacity = capacity;
         if (h != NULL) {
-            memcpy(larger->shares, h->shares, h->used * sizeof *h->shares);
-            larger->used = h->used;
-            sg_arena_free(&table->arena, cell->words[0], sg_holders_bytes(h->capacity));
+            /* Of a damaged mapping the new piece may be the old one. */
+            const uint32_t used = (uint32_t)sg_min(h->used, capacity / 2);
+            memmove(larger->shares, h->shares, used * sizeof *h->shares);
+            larger->used = used;
+            sg_arena_free(&table->arena, cell->words[0], sg_holders_bytes(capacity / 2));
         }
         sg_touch(&table->arena, &cell->words[0], sizeof cell->words[0]);
         cell->words[0] = ref;
-        h = larger;
     }
     if (!known) {
         sg_touch(&table->arena, &table->body->marked, sizeof table->body->marked);
         table->body->marked++; /* as a ban does, a held slot keeps its cell */
     }
+    h = sg_holders_of(table, cell);
+    if (SG_UNLIKELY(h == NULL || h->used == h->capacity))
+        return SG_NO_MEMORY; /* of a damaged mapping */
     sg_touch(&table->arena, &h->used, sizeof h->used);
     *out = &h->shares[h->used++];
     **out = (sg_share){.owner = owner};

@@ -30,7 +30,7 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     if (status == SG_OK)
         status = sg_claims_make_room(table, fp, record, now, &cell);
     if (status != SG_OK) {
-        if (known)
+        if (known && SG_LIKELY(cell != NULL))
             sg_cell_tidy(table, cell, now);
         else
             sg_table_remove(table, cell);
@@ -38,6 +38,8 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     }
     sg_charge(table, quotas, cell, &v, costs, now);
     sg_claim *claim = sg_claims_add(table, record);
+    if (SG_UNLIKELY(claim == NULL))
+        return SG_NO_MEMORY; /* of a damaged mapping */
     claim->lapses = now + ttl;
     record->pinned_until = sg_max(record->pinned_until, claim->lapses);
     receipt->fp = fp;
@@ -77,7 +79,7 @@ static void refund_one(sg_table *table, const sg_quota *q, sg_cell *cell, sg_rec
     case SG_GCRA: {
         /* The smaller interval: numbers that changed meanwhile must not make it more. */
         const sg_ticks amount = units * sg_min(q->interval, receipt->interval[i]);
-        const sg_ticks end = sg_claim_at(table, record, index)->end[i];
+        const sg_ticks end = sg_claims_end(table, record, index, i);
         const sg_ticks given = sg_refund(q, &state, now, end, amount);
         sg_claims_move(table, record, index + 1, i, given);
         break;

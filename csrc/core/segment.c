@@ -81,6 +81,8 @@ static void release(sg_table *table, sg_cell *cell) {
 
 void sg_remove_at(sg_table *table, sg_segment *s, uint32_t i) {
     release(table, sg_cell_at(table, s, i));
+    if (SG_UNLIKELY(!sg_segment_holds(table, s) || i >= s->used))
+        return;
     sg_touch(&table->arena, &table->body->keys, sizeof table->body->keys);
     sg_touch(&table->arena, &s->used, sizeof s->used);
     uint32_t last = --s->used;
@@ -90,7 +92,7 @@ void sg_remove_at(sg_table *table, sg_segment *s, uint32_t i) {
         s->tags[i] = s->tags[last];
         memcpy(sg_cell_at(table, s, i), sg_cell_at(table, s, last), sg_cell_bytes(table));
     }
-    table->body->keys--;
+    sg_count(&table->body->keys, UINT64_MAX); /* one less */
 }
 
 bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity) {
@@ -107,11 +109,16 @@ bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity) {
         return false;
     sg_segment *s = sg_arena_at(&table->arena, new_ref);
     s->capacity = capacity;
-    if (old != NULL) {
-        s->used = old->used;
-        memcpy(s->tags, old->tags, old->used);
-        memcpy(sg_cell_at(table, s, 0), sg_cell_at(table, old, 0), old->used * sg_cell_bytes(table));
-        sg_arena_free(&table->arena, *ref, sg_segment_bytes(table, old->capacity));
+    /* Of a damaged mapping the new piece may be the old one. */
+    if (old != NULL && SG_LIKELY(sg_segment_holds(table, old))) {
+        const uint32_t used = (uint32_t)sg_min(old->used, capacity);
+        const uint32_t old_capacity = old->capacity;
+        s->used = used;
+        memmove(s->tags, old->tags, used);
+        if (SG_LIKELY(sg_segment_holds(table, old)))
+            memmove(sg_cell_at(table, s, 0), sg_cell_at(table, old, 0),
+                    used * sg_cell_bytes(table));
+        sg_arena_free(&table->arena, *ref, sg_segment_bytes(table, old_capacity));
     }
     sg_touch(&table->arena, ref, sizeof *ref);
     *ref = new_ref;
@@ -120,7 +127,7 @@ bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity) {
 
 void sg_shrink(sg_table *table, uint64_t place) {
     sg_ref *ref = sg_ref_at(table, place);
-    sg_segment *s = sg_arena_at(&table->arena, *ref);
+    sg_segment *s = sg_segment_of(table, *ref);
     if (s != NULL && (s->used == 0 || s->capacity - s->used >= 2 * SG_SEGMENT_STEP))
         sg_resize(table, ref, sg_rounded(s->used));
     sg_commit(&table->arena);
@@ -134,6 +141,8 @@ uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, const sg_fingerprint *
         if ((kept == NULL || !sg_is_cell_of(cell, *kept)) && sg_cell_expired(table, cell, now)) {
             sg_remove_at(table, s, i);
             sg_commit(&table->arena); /* what counts for nothing may go by itself */
+            if (SG_UNLIKELY(!sg_segment_holds(table, s) || s->used >= before))
+                return 0;
         } else {
             i++;
         }

@@ -81,6 +81,13 @@ static inline sg_segment *sg_segment_of(const sg_table *table, sg_ref ref) {
                                                          : sg_segment_check(table, ref);
 }
 
+/* After something was changed: whether it is still one. Of a damaged mapping two pieces may lie
+ * in one place. */
+static inline bool sg_segment_holds(const sg_table *table, const sg_segment *s) {
+    return SG_LIKELY(!sg_arena_is_shared(&table->arena)) ||
+           sg_segment_check(table, (sg_ref)((uintptr_t)s - table->arena.base)) != NULL;
+}
+
 static inline sg_segment *sg_segment_at(sg_table *table, uint64_t place) {
     return sg_segment_of(table, *sg_ref_at(table, place));
 }

@@ -49,9 +49,17 @@ sg_cell *sg_table_find(sg_table *table, sg_fingerprint fp) {
 }
 
 void sg_table_remove(sg_table *table, sg_cell *cell) {
+    if (SG_UNLIKELY(cell == NULL))
+        return; /* of a damaged mapping */
     sg_segment *s = sg_segment_at(table, sg_place_of(table, cell->lo));
-    size_t bytes = (size_t)((uint8_t *)cell - (uint8_t *)sg_cell_at(table, s, 0));
-    sg_remove_at(table, s, (uint32_t)(bytes / sg_cell_bytes(table)));
+    if (SG_UNLIKELY(s == NULL))
+        return;
+    const uintptr_t bytes = (uintptr_t)cell - (uintptr_t)sg_cell_at(table, s, 0);
+    const uintptr_t i = bytes / sg_cell_bytes(table);
+    if (SG_LIKELY(i < s->used))
+        sg_remove_at(table, s, (uint32_t)i);
+    else
+        sg_arena_damage(&table->arena);
 }
 
 /* Splits the next segment in turn. Where there is no memory it does not: segments then
@@ -75,15 +83,25 @@ static void split_next(sg_table *table) {
     for (uint32_t i = 0; s != NULL && i < s->used; i++)
         moving += (sg_cell_at(table, s, i)->lo & bit) != 0;
     sg_ref *to_ref = sg_ref_at(table, to);
+    if (SG_UNLIKELY(*to_ref != 0)) {
+        sg_arena_damage(&table->arena); /* nobody was there yet */
+        return;
+    }
     if (moving > 0) {
         if (!sg_resize(table, to_ref, sg_rounded(moving)))
             return;
-        sg_segment *t = sg_arena_at(&table->arena, *to_ref);
+        sg_segment *t = sg_segment_of(table, *to_ref);
         uint32_t kept = 0;
+        if (SG_UNLIKELY(t == NULL || !sg_segment_holds(table, s)))
+            return; /* of a damaged mapping, as in the loop */
         sg_touch(&table->arena, s, sg_segment_bytes(table, s->capacity));
         for (uint32_t i = 0; i < s->used; i++) {
             sg_cell *cell = sg_cell_at(table, s, i);
             bool moves = (cell->lo & bit) != 0;
+            if (SG_UNLIKELY(sg_arena_is_shared(&table->arena) &&
+                            (!sg_segment_holds(table, s) || !sg_segment_holds(table, t) ||
+                             (moves && t->used >= t->capacity))))
+                return;
             sg_segment *target = moves ? t : s;
             uint32_t at = moves ? t->used++ : kept++;
             target->tags[at] = s->tags[i];
@@ -157,7 +175,7 @@ sg_status sg_table_insert(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_c
     cell->lo = fp.lo;
     cell->hi = fp.hi;
     s->tags[i] = sg_tag_of(fp.lo);
-    table->body->keys++;
+    sg_count(&table->body->keys, 1);
     *out = cell;
     return SG_OK;
 }
@@ -190,8 +208,11 @@ void sg_table_clear(sg_table *table) {
     for (uint64_t place = 0; place < sg_segments(table); place++) {
         sg_segment *s = sg_segment_at(table, place);
         while (s != NULL && s->used > 0) {
-            sg_remove_at(table, s, s->used - 1);
+            const uint32_t before = s->used;
+            sg_remove_at(table, s, before - 1);
             sg_commit(&table->arena);
+            if (SG_UNLIKELY(!sg_segment_holds(table, s) || s->used >= before))
+                break;
         }
         sg_resize(table, sg_ref_at(table, place), 0);
         sg_commit(&table->arena);

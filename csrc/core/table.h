@@ -23,6 +23,8 @@
 #include "sg.h"
 
 #define SG_TABLE_CHUNKS 32u
+/* In a mapping, where a page bounds a chunk: that behind has 2**level refs of 8 bytes. */
+#define SG_TABLE_LEVEL_MAX 11u
 
 /* What a cell holds: the algorithms of its quotas, or one count of slots. */
 typedef struct {
@@ -215,7 +217,8 @@ void sg_table_body_init(sg_table_body *body);
 
 /* Whether a body is one: where not, nothing may be done with it but sg_table_body_init. */
 static inline bool sg_table_body_is_good(const sg_table_body *body) {
-    return body->level < SG_TABLE_CHUNKS - 1 && body->split < UINT32_C(1) << body->level;
+    return body->level < SG_TABLE_LEVEL_MAX ? body->split < UINT32_C(1) << body->level
+                                            : body->level == SG_TABLE_LEVEL_MAX && body->split == 0;
 }
 
 /* Bytes that the table takes from its allocator. */

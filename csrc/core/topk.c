@@ -31,6 +31,7 @@ static bool wears(uint64_t *random, uint64_t count) {
     /* Drawn first: the chance falls below most draws within a few steps. */
     const double drawn = (double)(next_random(random) >> 11) * 0x1p-53;
     double chance = 1.0;
+    count = sg_min(count, 1000); /* the chance of which is below any that can be drawn */
     while (count > 0 && chance > drawn) {
         chance *= 1 / 1.08;
         count--;
@@ -110,6 +111,7 @@ size_t sg_topk_gather(const sg_topk_entry *entries, unsigned buckets, sg_topk_en
         size_t kept = found < most ? found : most - 1;
         memmove(&out[at + 1], &out[at], (kept - at) * sizeof *out);
         out[at] = *e;
+        out[at].name_length = (uint8_t)sg_min(e->name_length, SG_TOPK_NAME); /* in a mapping */
         found = kept + 1;
     }
     return found;

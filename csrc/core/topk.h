@@ -19,7 +19,7 @@ typedef struct {
     uint64_t fingerprint; /* 0: free */
     uint64_t count;
     uint8_t name_length;
-    bool cut; /* the key was longer than the name */
+    uint8_t cut; /* the key was longer than the name */
     char name[SG_TOPK_NAME];
 } sg_topk_entry;
 

@@ -26,7 +26,7 @@ void sg_undo_note(sg_undo *undo, uintptr_t base, const void *at, size_t size) {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-bool sg_undo_all(sg_undo *undo, uintptr_t base, uint64_t size) {
+bool sg_undo_all(sg_undo *undo, uintptr_t base, sg_undo_may *may, const void *context) {
     uint64_t length = undo->length;
     bool good = length <= SG_UNDO_BYTES && length % 8 == 0;
     while (good && length > 0) {
@@ -36,8 +36,8 @@ bool sg_undo_all(sg_undo *undo, uintptr_t base, uint64_t size) {
             break;
         length -= sizeof end;
         memcpy(&end, undo->notes + length, sizeof end);
-        good = end.size <= length && rounded(end.size) <= length && end.size <= size &&
-               end.offset <= size - end.size;
+        good = end.size <= length && rounded(end.size) <= length &&
+               may(context, end.offset, end.size);
         if (!good)
             break;
         length -= rounded(end.size);

@@ -27,8 +27,11 @@ static inline void sg_undo_forget(sg_undo *undo) {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-/* Puts all that was noted back, of a mapping of `size` bytes, and forgets it. May be broken
- * off and begun again. Notes that cannot be (of a damaged file) are passed over: then false. */
-bool sg_undo_all(sg_undo *undo, uintptr_t base, uint64_t size);
+/* Whether `size` bytes at an offset may be put back. */
+typedef bool sg_undo_may(const void *context, uint64_t offset, uint64_t size);
+
+/* Puts all that was noted back and forgets it. May be broken off and begun again. Of a damaged
+ * file: from a note that cannot be, or may not, on all are passed over; then false. */
+bool sg_undo_all(sg_undo *undo, uintptr_t base, sg_undo_may *may, const void *context);
 
 #endif

@@ -213,6 +213,8 @@ sg_status sg_record_of(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell
     if (status == SG_FULL) {
         status = sg_table_make_room(table, fp, size, now);
         *cell = sg_table_find(table, fp);
+        if (SG_UNLIKELY(*cell == NULL))
+            return SG_NO_MEMORY; /* of a damaged mapping */
         if (status == SG_OK)
             status = sg_cell_mark(table, *cell, record);
     }

@@ -23,21 +23,21 @@ static void fault(check *c, const char *what) {
 }
 
 static const sg_page *page_at(const check *c, uint64_t i) {
-    const sg_root *root = c->t->shared->root;
-    return (const sg_page *)(c->t->shared->locks.base + (uintptr_t)root->pages_at +
+    const sg_map *map = &c->t->shared->locks.map;
+    return (const sg_page *)(map->base + (uintptr_t)map->pages_at +
                              (uintptr_t)i * SG_PAGE);
 }
 
 /* A piece that something names. */
 static void piece(check *c, sg_ref ref, size_t size) {
-    const sg_root *root = c->t->shared->root;
-    if (ref < root->pages_at || ref - root->pages_at >= (uint64_t)root->pages * SG_PAGE) {
+    const sg_map *map = &c->t->shared->locks.map;
+    if (ref < map->pages_at || ref - map->pages_at >= (uint64_t)map->pages * SG_PAGE) {
         fault(c, "a piece lies outside of the pages");
         return;
     }
-    const uint64_t i = (ref - root->pages_at) / SG_PAGE, at = (ref - root->pages_at) % SG_PAGE;
+    const uint64_t i = (ref - map->pages_at) / SG_PAGE, at = (ref - map->pages_at) % SG_PAGE;
     const sg_page *page = page_at(c, i);
-    if (sg_page_owners(root, c->t->shared->locks.base)[i] != c->t->heap.owner) {
+    if (sg_page_owner(map, i) != c->t->heap.owner) {
         fault(c, "a piece lies in a page of another shard");
         return;
     }
@@ -51,7 +51,7 @@ static void piece(check *c, sg_ref ref, size_t size) {
         fault(c, "a ref names no piece of its page");
         return;
     }
-    const uint64_t bit = (ref - root->pages_at) / 16;
+    const uint64_t bit = (ref - map->pages_at) / 16;
     if (c->seen[bit / 8] >> (bit % 8) & 1)
         fault(c, "two things lie in one piece");
     c->seen[bit / 8] = (unsigned char)(c->seen[bit / 8] | 1u << (bit % 8));
@@ -131,8 +131,8 @@ static void check_segment(check *c, uint64_t place, uint64_t shard) {
 static void check_list(check *c, uint32_t link, unsigned class, uint32_t *listed) {
     uint32_t before = 0;
     for (uint32_t n = 0; link != 0; n++) {
-        const sg_root *root = c->t->shared->root;
-        if (link > root->pages || n > root->pages) {
+        const sg_map *map = &c->t->shared->locks.map;
+        if (link > map->pages || n > map->pages) {
             fault(c, "a list of pages has no end");
             return;
         }
@@ -157,6 +157,10 @@ static void check_page(check *c, uint64_t i, const uint32_t *listed) {
         return;
     }
     const uint32_t most = SG_PIECE_MAX / sg_heap_piece(page->class);
+    if (page->fresh > most || page->freed > page->fresh) {
+        fault(c, "a page has more pieces than it can");
+        return;
+    }
     if (page->used != c->in_use[i])
         fault(c, page->used > c->in_use[i] ? "a piece is lost" : "a piece in use counts as free");
     const bool full = page->freed == 0 && page->fresh == most;
@@ -178,8 +182,8 @@ static void check_page(check *c, uint64_t i, const uint32_t *listed) {
 
 static void check_shard(check *c, uint32_t shard) {
     sg_shared_table *t = c->t;
-    const sg_root *root = t->shared->root;
-    uint32_t *listed = calloc(root->pages, sizeof *listed);
+    const sg_map *map = &t->shared->locks.map;
+    uint32_t *listed = calloc(map->pages, sizeof *listed);
     if (listed == NULL || !sg_shared_enter_shard(t, shard)) {
         fault(c, "a shard was not to be had");
         free(listed);
@@ -201,8 +205,8 @@ static void check_shard(check *c, uint32_t shard) {
         check_list(c, t->heap.heap->partial[class], class, listed);
     check_list(c, t->heap.heap->spare, 0xffff, listed);
     uint32_t pages = 0;
-    for (uint64_t i = 0; i < root->pages; i++) {
-        if (sg_page_owners(root, t->shared->locks.base)[i] != t->heap.owner)
+    for (uint64_t i = 0; i < map->pages; i++) {
+        if (sg_page_owner(map, i) != t->heap.owner)
             continue;
         pages++;
         check_page(c, i, listed);
@@ -219,10 +223,10 @@ static void check_shard(check *c, uint32_t shard) {
 }
 
 uint64_t sg_shared_check(sg_shared_table *t, const char **what) {
-    const sg_root *root = t->shared->root;
+    const sg_map *map = &t->shared->locks.map;
     check c = {.t = t};
-    c.in_use = calloc(root->pages, sizeof *c.in_use);
-    c.seen = calloc((size_t)root->pages * SG_PAGE / 128 + 1, 1);
+    c.in_use = calloc(map->pages, sizeof *c.in_use);
+    c.seen = calloc((size_t)map->pages * SG_PAGE / 128 + 1, 1);
     if (c.in_use == NULL || c.seen == NULL)
         fault(&c, "there is no memory for the check");
     else

@@ -30,19 +30,17 @@ static sg_page *damage(const sg_heap_view *view) {
 }
 
 static sg_page *raw_page(const sg_heap_view *view, uint32_t index) {
-    return (sg_page *)(view->arena->base + (uintptr_t)view->root->pages_at +
+    return (sg_page *)(view->map->base + (uintptr_t)view->map->pages_at +
                        (uintptr_t)index * SG_PAGE);
 }
 
 static uint32_t index_of(const sg_heap_view *view, const void *at) {
-    const uintptr_t offset = (uintptr_t)at - view->arena->base - (uintptr_t)view->root->pages_at;
+    const uintptr_t offset = (uintptr_t)at - view->map->base - (uintptr_t)view->map->pages_at;
     return (uint32_t)(offset / SG_PAGE);
 }
 
 static bool is_ours(const sg_heap_view *view, uint32_t index) {
-    return index < view->root->pages &&
-           __atomic_load_n(&sg_page_owners(view->root, view->arena->base)[index],
-                           __ATOMIC_RELAXED) == view->owner;
+    return index < view->map->pages && sg_page_owner(view->map, index) == view->owner;
 }
 
 /* The page of a link, which is of that class (or spare); NULL and damage where it cannot be. */
@@ -112,12 +110,14 @@ static void count_pages(const sg_heap_view *view, uint32_t pages) {
 /* ---- pages */
 
 static bool may_take(const sg_heap_view *view) {
-    const uint32_t free = __atomic_load_n(&view->root->pages_free, __ATOMIC_RELAXED);
+    const uint32_t free = __atomic_load_n(&view->map->root->pages_free, __ATOMIC_RELAXED);
     uint64_t taken = 0;
-    if (free == 0 || free > view->root->pages)
+    if (free > view->map->pages)
+        sg_pages_recount(view->map); /* damaged */
+    if (free == 0 || free > view->map->pages)
         return false;
-    for (uint32_t i = 0; i < view->root->shards; i++) {
-        const sg_shard *shard = (const sg_shard *)(view->arena->base + view->row +
+    for (uint32_t i = 0; i < view->map->shards; i++) {
+        const sg_shard *shard = (const sg_shard *)(view->map->base + view->row +
                                                    (uintptr_t)i * SG_SHARD_BYTES);
         taken += __atomic_load_n(&shard->heap.pages, __ATOMIC_RELAXED);
     }
@@ -138,7 +138,7 @@ static sg_page *new_page(const sg_heap_view *view, unsigned class) {
     } else {
         if (!may_take(view))
             return NULL;
-        const uint32_t link = sg_page_take(view->root, view->arena->base, view->owner);
+        const uint32_t link = sg_page_take(view->map, view->owner);
         if (link == 0)
             return NULL;
         page = raw_page(view, link - 1);
@@ -269,14 +269,14 @@ void sg_heap_trim(sg_heap_view *view) {
         page->class = 0;
         count_pages(view, heap->pages - 1);
         sg_commit(view->arena);
-        sg_page_give(view->root, view->arena->base, index_of(view, page), view->owner);
+        sg_page_give(view->map, index_of(view, page), view->owner);
     }
 }
 
 /* Visits all pages: only where a process has died. */
 static uint32_t give_all(sg_heap_view *view, bool unused_alone) {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < view->root->pages; i++) {
+    for (uint32_t i = 0; i < view->map->pages; i++) {
         if (!is_ours(view, i))
             continue;
         sg_page *page = raw_page(view, i);
@@ -285,13 +285,25 @@ static uint32_t give_all(sg_heap_view *view, bool unused_alone) {
             continue;
         }
         memset(page, 0, sizeof *page);
-        sg_page_give(view->root, view->arena->base, i, view->owner);
+        sg_page_give(view->map, i, view->owner);
     }
     return kept;
 }
 
 void sg_heap_repair(sg_heap_view *view) {
     __atomic_store_n(&view->heap->pages, give_all(view, true), __ATOMIC_RELAXED);
+    sg_pages_recount(view->map);
+}
+
+bool sg_heap_is_empty(const sg_heap_view *view) {
+    for (unsigned class = 1; class < SG_CLASSES; class++) {
+        if (view->heap->partial[class] != 0)
+            return false;
+    }
+    if (view->heap->spare == 0)
+        return view->heap->pages == 0;
+    const sg_page *page = linked_page(view, view->heap->spare, SPARE);
+    return page != NULL && page->next == 0 && page->prev == 0 && view->heap->pages == 1;
 }
 
 void sg_heap_clear(sg_heap_view *view) {

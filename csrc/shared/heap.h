@@ -11,7 +11,7 @@
 
 typedef struct {
     sg_arena *arena; /* of the table whose pieces these are */
-    sg_root *root;
+    const sg_map *map;
     sg_heap *heap;
     uint32_t owner; /* of its pages */
     uint64_t row;   /* offset of the limiter's first shard */
@@ -27,6 +27,9 @@ void sg_heap_trim(sg_heap_view *view);
 
 /* After a dead process's changes were undone: gives back what it had taken and not yet used. */
 void sg_heap_repair(sg_heap_view *view);
+
+/* Whether it has no piece, and no page but the spare one. */
+bool sg_heap_is_empty(const sg_heap_view *view);
 
 /* Gives all pages back and forgets every piece, whatever is in them. */
 void sg_heap_clear(sg_heap_view *view);

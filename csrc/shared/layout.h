@@ -28,8 +28,8 @@
 #define SG_NAME_BYTES 240u   /* of a limiter's name */
 #define SG_TEXT_BYTES 480u   /* of its quotas, as people read them */
 
-#define SG_PAGE 16384u
-#define SG_PIECE_MAX (SG_PAGE - 32u) /* what lies behind a page's head */
+#define SG_PAGE SG_ARENA_PAGE
+#define SG_PIECE_MAX (SG_PAGE - SG_ARENA_HEAD) /* what lies behind a page's head */
 #define SG_CLASSES 37u               /* sizes of pieces, 1 to 36 */
 
 /* Who has it, who had it and died, and how often it was taken: see lock.h. */
@@ -40,7 +40,7 @@ typedef struct {
 typedef struct {
     sg_owner process; /* whose seat it is; 0: nobody's */
     sg_owner thread;  /* the one of it that last took a lock */
-    uint64_t holding; /* offset of the lock that it takes, has or last had */
+    uint64_t holding; /* offset of the lock that it takes or has; 0: none */
     uint64_t unused[5];
     sg_undo undo;
 } sg_seat;
@@ -109,6 +109,16 @@ typedef struct {
     uint64_t unused2;
     sg_entry entries[SG_ENTRIES];
 } sg_root;
+
+/* Where a process has the file, and how that is divided, which its size alone tells: nobody
+ * reads it from the file again, where it may be written to at any time. */
+typedef struct {
+    uintptr_t base;
+    sg_root *root;
+    uint64_t size;
+    uint64_t seats_at, owners_at, pages_at;
+    uint32_t seats, shards, pages;
+} sg_map;
 
 /* At the start of a page that a shard has. */
 typedef struct {

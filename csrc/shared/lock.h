@@ -30,17 +30,16 @@ typedef enum {
 typedef struct {
     uint64_t lock, word;
     int64_t looked_ns;
+    bool for_good; /* the holder seemed to run, and was waited for in vain */
 } sg_stall;
 
 #define SG_STALLS 16u
 
 /* One process's side of the locks. */
 typedef struct {
-    uintptr_t base;
-    uint64_t size;
+    sg_map map;
     sg_seat *seats;
-    uint32_t count; /* of seats */
-    uint32_t mine;  /* index of this process's */
+    uint32_t mine; /* index of this process's */
     sg_owner process, thread;
     pid_t pid;
     uint64_t inherited, stalled; /* how often */
@@ -81,7 +80,7 @@ sg_lock_result sg_lock_wait(sg_locks *locks, sg_lock *lock);
 static inline sg_lock_result sg_lock_take(sg_locks *locks, sg_lock *lock) {
     sg_seat *seat = &locks->seats[locks->mine];
     uint64_t word = __atomic_load_n(&lock->word, __ATOMIC_RELAXED);
-    __atomic_store_n(&seat->holding, (uintptr_t)lock - locks->base, __ATOMIC_RELAXED);
+    __atomic_store_n(&seat->holding, (uintptr_t)lock - locks->map.base, __ATOMIC_RELAXED);
     /* Whoever sees it taken sees by whom. */
     if (SG_LIKELY(sg_lock_holder(word) == 0 &&
                   __atomic_compare_exchange_n(&lock->word, &word,
@@ -91,9 +90,18 @@ static inline sg_lock_result sg_lock_take(sg_locks *locks, sg_lock *lock) {
     return sg_lock_wait(locks, lock);
 }
 
-static inline void sg_lock_leave(sg_lock *lock) {
+static inline void sg_lock_leave(sg_locks *locks, sg_lock *lock) {
     const uint64_t word = __atomic_load_n(&lock->word, __ATOMIC_RELAXED);
     __atomic_store_n(&lock->word, word & ~UINT64_C(0xffffff), __ATOMIC_RELEASE);
+    /* In this order, and seen in no other: who has a lock says so all the while. Whom only a
+     * damaged word names does not. */
+    __atomic_store_n(&locks->seats[locks->mine].holding, 0, __ATOMIC_RELEASE);
 }
+
+/* Whether a lock lies at an offset. */
+bool sg_lock_is_at(const sg_locks *locks, uint64_t offset);
+
+/* Undoes what the owner of a seat left half done under the lock. */
+void sg_lock_undo(const sg_locks *locks, sg_seat *seat, const sg_lock *lock);
 
 #endif

@@ -11,9 +11,10 @@ static bool take(uint32_t *owners, uint32_t page, uint32_t owner) {
                                        __ATOMIC_RELAXED);
 }
 
-uint32_t sg_page_take(sg_root *root, uintptr_t base, uint32_t owner) {
-    uint32_t *owners = sg_page_owners(root, base);
-    const uint32_t pages = root->pages;
+uint32_t sg_page_take(const sg_map *map, uint32_t owner) {
+    uint32_t *owners = sg_page_owners(map);
+    sg_root *root = map->root;
+    const uint32_t pages = map->pages;
     uint32_t at = __atomic_load_n(&root->page_hint, __ATOMIC_RELAXED);
     for (uint32_t n = 0; n < pages; n++, at++) {
         if (at >= pages)
@@ -28,28 +29,35 @@ uint32_t sg_page_take(sg_root *root, uintptr_t base, uint32_t owner) {
     return 0;
 }
 
-void sg_page_give(sg_root *root, uintptr_t base, uint32_t page, uint32_t owner) {
-    uint32_t *owners = sg_page_owners(root, base);
+void sg_page_give(const sg_map *map, uint32_t page, uint32_t owner) {
+    uint32_t *owners = sg_page_owners(map);
     if (__atomic_compare_exchange_n(&owners[page], &owner, 0, false, __ATOMIC_ACQ_REL,
                                     __ATOMIC_RELAXED))
-        __atomic_fetch_add(&root->pages_free, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&map->root->pages_free, 1, __ATOMIC_RELAXED);
 }
 
-uint32_t sg_page_take_row(sg_root *root, uintptr_t base, uint32_t owner, uint32_t count) {
-    uint32_t *owners = sg_page_owners(root, base);
+uint32_t sg_page_take_row(const sg_map *map, uint32_t owner, uint32_t count) {
+    uint32_t *owners = sg_page_owners(map);
     /* From the end, where single pages are taken last. */
     uint32_t row = 0;
-    for (uint32_t at = root->pages; at-- > 0;) {
+    for (uint32_t at = map->pages; at-- > 0;) {
         if (!take(owners, at, owner)) {
             while (row > 0)
-                sg_page_give(root, base, at + row--, owner);
+                sg_page_give(map, at + row--, owner);
             continue;
         }
-        __atomic_fetch_sub(&root->pages_free, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_sub(&map->root->pages_free, 1, __ATOMIC_RELAXED);
         if (++row == count)
             return at + 1;
     }
     while (row > 0)
-        sg_page_give(root, base, --row, owner);
+        sg_page_give(map, --row, owner);
     return 0;
+}
+
+void sg_pages_recount(const sg_map *map) {
+    uint32_t free = 0;
+    for (uint32_t i = 0; i < map->pages; i++)
+        free += sg_page_owner(map, i) == 0;
+    __atomic_store_n(&map->root->pages_free, free, __ATOMIC_RELAXED);
 }

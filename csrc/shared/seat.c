@@ -11,9 +11,9 @@ static uint64_t left_behind(const sg_locks *locks, const sg_seat *seat, sg_lock 
     const uint64_t offset = __atomic_load_n(&seat->holding, __ATOMIC_ACQUIRE);
     const uint64_t index = (uint64_t)(seat - locks->seats) + 1;
     *lock = NULL;
-    if (offset == 0 || offset % 8 != 0 || offset > locks->size - sizeof(sg_lock))
+    if (!sg_lock_is_at(locks, offset))
         return 0;
-    sg_lock *named = (sg_lock *)(locks->base + (uintptr_t)offset);
+    sg_lock *named = (sg_lock *)(locks->map.base + (uintptr_t)offset);
     const uint64_t word = __atomic_load_n(&named->word, __ATOMIC_ACQUIRE);
     if (sg_lock_holder(word) != index && sg_lock_dead(word) != index)
         return 0;
@@ -24,7 +24,8 @@ static uint64_t left_behind(const sg_locks *locks, const sg_seat *seat, sg_lock 
 static void sit(sg_locks *locks, sg_seat *seat) {
     locks->mine = (uint32_t)(seat - locks->seats);
     __atomic_store_n(&seat->thread, locks->thread, __ATOMIC_RELAXED);
-    seat->undo.length = 0;
+    __atomic_store_n(&seat->holding, 0, __ATOMIC_RELEASE);
+    seat->undo.length = seat->undo.overflows = 0;
 }
 
 /* The seat of a dead process, once nothing it did is left to undo. */
@@ -46,8 +47,8 @@ static bool take_dead(sg_locks *locks, sg_seat *seat, sg_owner dead) {
             __atomic_store_n(&seat->process, dead, __ATOMIC_RELEASE);
             return false;
         }
-        (void)sg_undo_all(&seat->undo, locks->base, locks->size);
-        sg_lock_leave(lock);
+        sg_lock_undo(locks, seat, lock);
+        __atomic_store_n(&lock->word, mine & ~UINT64_C(0xffffff), __ATOMIC_RELEASE);
         locks->inherited++;
     }
     return true;
@@ -59,7 +60,7 @@ bool sg_seat_take(sg_locks *locks) {
     locks->thread = sg_owner_self();
     for (unsigned attempt = 0; attempt < 100; attempt++) {
         bool wait = false;
-        for (uint32_t i = 0; i < locks->count; i++) {
+        for (uint32_t i = 0; i < locks->map.seats; i++) {
             sg_seat *seat = &locks->seats[i];
             sg_owner process = __atomic_load_n(&seat->process, __ATOMIC_ACQUIRE);
             if (process == 0) {
@@ -102,7 +103,7 @@ void sg_seat_leave(sg_locks *locks) {
 
 uint32_t sg_seats_alive(const sg_locks *locks) {
     uint32_t alive = 0;
-    for (uint32_t i = 0; i < locks->count; i++) {
+    for (uint32_t i = 0; i < locks->map.seats; i++) {
         const sg_owner process = __atomic_load_n(&locks->seats[i].process, __ATOMIC_ACQUIRE);
         alive += process != 0 && sg_owner_look(process) != SG_OWNER_DEAD;
     }

@@ -5,32 +5,39 @@
 #include <time.h>
 
 #define MB (UINT64_C(1) << 20)
-#define ROW_OWNER(entry) (UINT32_C(0x80000000) | (uint32_t)(entry))
 #define LIVES_NS INT64_C(10000000)
 
 static uint64_t rounded(uint64_t bytes, uint64_t step) { return (bytes + step - 1) / step * step; }
 
 /* ---- the file's division, which follows from its size alone */
 
-static void divide(sg_root *root, uint64_t size) {
-    memset(root, 0, offsetof(sg_root, entries));
-    root->size = size;
-    root->seats = (uint32_t)sg_min(sg_max(size / MB, SG_SEATS_MIN), SG_SEATS_MAX);
-    root->shards = SG_SHARDS_MIN;
-    while (root->shards < SG_SHARDS_MAX && root->shards * 2 * MB <= size)
-        root->shards *= 2;
-    root->seats_at = rounded(SG_FILE_HEADER + sizeof(sg_root), 4096);
-    root->owners_at = rounded(root->seats_at + root->seats * sizeof(sg_seat), 4096);
+static void divide(sg_map *map, void *base, uint64_t size) {
+    map->base = (uintptr_t)base;
+    map->root = (sg_root *)(map->base + SG_FILE_HEADER);
+    map->size = size;
+    map->seats = (uint32_t)sg_min(sg_max(size / MB, SG_SEATS_MIN), SG_SEATS_MAX);
+    map->shards = SG_SHARDS_MIN;
+    while (map->shards < SG_SHARDS_MAX && map->shards * 2 * MB <= size)
+        map->shards *= 2;
+    map->seats_at = rounded(SG_FILE_HEADER + sizeof(sg_root), 4096);
+    map->owners_at = rounded(map->seats_at + map->seats * sizeof(sg_seat), 4096);
     /* A word a page; what lies behind the last one is never read. */
-    const uint64_t rest = size - root->owners_at;
-    root->pages = (uint32_t)(rest / (SG_PAGE + sizeof(uint32_t))) - 1;
-    root->pages_at = rounded(root->owners_at + root->pages * sizeof(uint32_t), 4096);
-    root->pages_free = root->pages;
+    const uint64_t rest = size - map->owners_at;
+    map->pages = (uint32_t)(rest / (SG_PAGE + sizeof(uint32_t))) - 1;
+    map->pages_at = rounded(map->owners_at + map->pages * sizeof(uint32_t), 4096);
 }
 
 static void format(void *context, void *base, uint64_t size) {
     (void)context;
-    divide((sg_root *)((uintptr_t)base + SG_FILE_HEADER), size);
+    sg_map map;
+    divide(&map, base, size);
+    map.root->size = size;
+    map.root->seats = map.seats;
+    map.root->shards = map.shards;
+    map.root->pages = map.root->pages_free = map.pages;
+    map.root->seats_at = map.seats_at;
+    map.root->owners_at = map.owners_at;
+    map.root->pages_at = map.pages_at;
 }
 
 /* Whatever another build has otherwise, so that it is refused. */
@@ -46,13 +53,14 @@ static uint64_t layout(void) {
 }
 
 /* The root is divided again by every process, and compared: it is not believed. */
-static bool is_divided_well(const sg_root *root, uint64_t size) {
-    sg_root wanted;
-    divide(&wanted, size);
-    return root->size == wanted.size && root->seats == wanted.seats &&
-           root->shards == wanted.shards && root->pages == wanted.pages &&
-           root->seats_at == wanted.seats_at && root->owners_at == wanted.owners_at &&
-           root->pages_at == wanted.pages_at;
+bool sg_shared_map(sg_shared *shared, void *base, uint64_t size) {
+    sg_map *map = &shared->locks.map;
+    divide(map, base, size);
+    const sg_root *root = shared->root = map->root;
+    shared->locks.seats = (sg_seat *)(map->base + (uintptr_t)map->seats_at);
+    return root->size == size && root->seats == map->seats && root->shards == map->shards &&
+           root->pages == map->pages && root->seats_at == map->seats_at &&
+           root->owners_at == map->owners_at && root->pages_at == map->pages_at;
 }
 
 static void clear_all(sg_shared *shared) {
@@ -74,18 +82,12 @@ sg_shared_error sg_shared_open(sg_shared *shared, const char *path, uint64_t siz
     *file_error = sg_file_open(&shared->file, path, size, layout(), format, NULL, system_error);
     if (*file_error != SG_FILE_OK)
         return SG_SHARED_FILE;
-    const uintptr_t base = (uintptr_t)shared->file.base;
-    shared->root = (sg_root *)(base + SG_FILE_HEADER);
     if (shared->file.size < SG_SHARED_SIZE_MIN ||
-        !is_divided_well(shared->root, shared->file.size)) {
+        !sg_shared_map(shared, shared->file.base, shared->file.size)) {
         sg_file_close(&shared->file);
         *file_error = SG_FILE_OTHER_LAYOUT;
         return SG_SHARED_FILE;
     }
-    shared->locks.base = base;
-    shared->locks.size = shared->file.size;
-    shared->locks.seats = (sg_seat *)(base + (uintptr_t)shared->root->seats_at);
-    shared->locks.count = shared->root->seats;
     if (!sg_seat_take(&shared->locks)) {
         sg_file_close(&shared->file);
         return SG_SHARED_NO_SEAT;
@@ -111,11 +113,11 @@ static bool take_directory(sg_shared *shared) {
 
 static void leave_directory(sg_shared *shared) {
     sg_undo_forget(&shared->locks.seats[shared->locks.mine].undo);
-    sg_lock_leave(&shared->root->lock);
+    sg_lock_leave(&shared->locks, &shared->root->lock);
 }
 
 static void note(sg_shared *shared, const void *at, size_t size) {
-    sg_undo_note(&shared->locks.seats[shared->locks.mine].undo, shared->locks.base, at, size);
+    sg_undo_note(&shared->locks.seats[shared->locks.mine].undo, shared->locks.map.base, at, size);
 }
 
 /* Learns what others know, and tells them what is known here. */
@@ -138,7 +140,7 @@ static void exchange(sg_shared_table *t) {
         entry->known[i] = told;
         __atomic_store_n(&entry->version, entry->version + 1, __ATOMIC_RELAXED);
     }
-    t->version = entry->version;
+    t->version = entry->version; /* written under the lock alone */
     t->table.learned = false;
 }
 
@@ -153,14 +155,20 @@ static bool exchange_known(sg_shared_table *t) {
 /* ---- the directory */
 
 static bool entry_is_good(const sg_shared *shared, const sg_entry *entry) {
-    const sg_root *root = shared->root;
-    const uint64_t row = (uint64_t)root->shards * SG_SHARD_BYTES;
+    const sg_map *map = &shared->locks.map;
+    const uint64_t row = (uint64_t)map->shards * SG_SHARD_BYTES;
     if (__atomic_load_n(&entry->used, __ATOMIC_ACQUIRE) != 1 || entry->name_length == 0 ||
         entry->name_length > SG_NAME_BYTES || entry->text_length > SG_TEXT_BYTES ||
-        entry->count > SG_QUOTAS_MAX || entry->shards % SG_PAGE != root->pages_at % SG_PAGE ||
-        entry->shards < root->pages_at || entry->shards + row > root->size ||
-        entry->shards + row < row)
+        entry->count > SG_QUOTAS_MAX || entry->shards % SG_PAGE != map->pages_at % SG_PAGE ||
+        entry->shards < map->pages_at || entry->shards > map->size - row)
         return false;
+    /* Nor are another's pages taken for shards. */
+    const uint64_t first = (entry->shards - map->pages_at) / SG_PAGE;
+    for (uint64_t page = first; page < first + rounded(row, SG_PAGE) / SG_PAGE; page++) {
+        if (page >= map->pages ||
+            sg_page_owner(map, page) != SG_ROW_OWNER(entry - map->root->entries))
+            return false;
+    }
     for (unsigned i = 0; i < entry->count; i++) {
         if (entry->algorithm[i] >= SG_ALGORITHMS)
             return false;
@@ -176,15 +184,16 @@ static void bind(sg_shared_table *t, sg_shared *shared, sg_entry *entry) {
     t->shared = shared;
     t->entry = entry;
     t->row = entry->shards;
-    t->mask = shared->root->shards - 1;
+    t->mask = shared->locks.map.shards - 1;
     (void)sg_table_init(&t->table, &allocator, entry->count, entry->algorithm, UINT64_MAX, 0);
     t->table.scratch = sg_malloc_allocator;
-    t->table.arena.base = shared->locks.base;
-    t->table.arena.size = shared->locks.size;
-    t->table.arena.page = SG_PAGE;
-    t->table.arena.start = shared->root->pages_at;
+    t->table.arena.base = shared->locks.map.base;
+    t->table.arena.size = shared->locks.map.size;
+    t->table.arena.start = shared->locks.map.pages_at;
+    t->table.arena.pages = shared->locks.map.pages;
+    t->table.arena.owners = sg_page_owners(&shared->locks.map);
     t->table.arena.damaged = &t->damaged;
-    t->heap = (sg_heap_view){.arena = &t->table.arena, .root = shared->root, .row = t->row};
+    t->heap = (sg_heap_view){.arena = &t->table.arena, .map = &shared->locks.map, .row = t->row};
 }
 
 static bool is_named(const sg_entry *entry, const char *name, size_t length) {
@@ -195,23 +204,23 @@ static bool is_named(const sg_entry *entry, const char *name, size_t length) {
  * before `used` is set leaves them to whoever takes the place next. */
 static sg_shared_error add_entry(sg_shared *shared, sg_entry *entry, const char *name,
                                  size_t name_length, unsigned count, const uint8_t *algorithms) {
-    sg_root *root = shared->root;
-    const uintptr_t base = shared->locks.base;
-    const uint32_t owner = ROW_OWNER(entry - root->entries);
-    for (uint32_t page = 0; page < root->pages; page++) {
-        if (__atomic_load_n(&sg_page_owners(root, base)[page], __ATOMIC_RELAXED) == owner)
-            sg_page_give(root, base, page, owner);
+    const sg_map *map = &shared->locks.map;
+    const sg_root *root = map->root;
+    const uint32_t owner = SG_ROW_OWNER(entry - root->entries);
+    for (uint32_t page = 0; page < map->pages; page++) {
+        if (sg_page_owner(map, page) == owner)
+            sg_page_give(map, page, owner);
     }
-    const uint64_t row = (uint64_t)root->shards * SG_SHARD_BYTES;
+    const uint64_t row = (uint64_t)map->shards * SG_SHARD_BYTES;
     const uint32_t pages = (uint32_t)rounded(row, SG_PAGE) / SG_PAGE;
-    const uint32_t first = sg_page_take_row(root, base, owner, pages);
+    const uint32_t first = sg_page_take_row(map, owner, pages);
     if (first == 0)
         return SG_SHARED_NO_PAGES;
     memset(entry, 0, sizeof *entry);
-    entry->shards = root->pages_at + (uint64_t)(first - 1) * SG_PAGE;
-    memset((void *)(base + (uintptr_t)entry->shards), 0, row);
-    for (uint32_t i = 0; i < root->shards; i++) {
-        sg_shard *shard = (sg_shard *)(base + (uintptr_t)entry->shards + i * SG_SHARD_BYTES);
+    entry->shards = map->pages_at + (uint64_t)(first - 1) * SG_PAGE;
+    memset((void *)(map->base + (uintptr_t)entry->shards), 0, row);
+    for (uint32_t i = 0; i < map->shards; i++) {
+        sg_shard *shard = (sg_shard *)(map->base + (uintptr_t)entry->shards + i * SG_SHARD_BYTES);
         shard->hot.random = shard->refused.random = 2 * i + 1;
     }
     entry->count = (uint8_t)count;
@@ -265,35 +274,41 @@ sg_shared_error sg_shared_table_open(sg_shared_table *t, sg_shared *shared, cons
 
 bool sg_shared_table_at(sg_shared_table *t, sg_shared *shared, uint32_t i) {
     memset(t, 0, sizeof *t);
-    if (i >= SG_ENTRIES || !entry_is_good(shared, &shared->root->entries[i]))
+    if (i >= SG_ENTRIES || !take_directory(shared))
         return false;
-    bind(t, shared, &shared->root->entries[i]);
-    return exchange_known(t);
+    const bool good = entry_is_good(shared, &shared->root->entries[i]);
+    if (good) {
+        bind(t, shared, &shared->root->entries[i]);
+        exchange(t);
+    }
+    leave_directory(shared);
+    return good;
 }
 
 /* ---- shards */
 
 static sg_shard *shard_at(const sg_shared_table *t, uint64_t i) {
-    return (sg_shard *)(t->shared->locks.base + (uintptr_t)t->row + (uintptr_t)i * SG_SHARD_BYTES);
+    return (sg_shard *)(t->shared->locks.map.base + (uintptr_t)t->row + (uintptr_t)i * SG_SHARD_BYTES);
 }
 
 /* Empties a shard whatever it holds. Whoever is killed in the middle leaves a body that is
  * none, and the next one begins again. */
 static void empty(sg_shared_table *t, sg_shard *shard) {
-    const uint64_t claims = shard->body.claims;
-    shard->body.level = UINT32_MAX;
+    sg_table_body *body = &shard->body;
+    body->level = UINT32_MAX;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     sg_heap_clear(&t->heap);
     memset(shard->hot.entries, 0, sizeof shard->hot.entries);
     memset(shard->refused.entries, 0, sizeof shard->refused.entries);
-    shard->counts.damages++;
-    sg_table_body fresh;
-    sg_table_body_init(&fresh);
-    fresh.claims = claims; /* no two reservations have one id */
-    fresh.level = UINT32_MAX;
-    shard->body = fresh;
+    sg_count(&shard->counts.damages, 1);
+    /* Evictions stay counted, and no two reservations have one id. */
+    __atomic_store_n(&body->keys, 0, __ATOMIC_RELAXED);
+    body->marked = body->sweep = 0;
+    body->split = 0;
+    body->first = 0;
+    memset(body->chunks, 0, sizeof body->chunks);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    shard->body.level = 0;
+    body->level = 0;
     t->damaged = false;
     sg_commit(&t->table.arena);
 }
@@ -314,7 +329,8 @@ static bool enter(sg_shared_table *t, sg_shard *shard) {
     t->table.body = &shard->body;
     t->table.arena.undo = &locks->seats[locks->mine].undo;
     t->heap.heap = &shard->heap;
-    t->heap.owner = (uint32_t)(((uintptr_t)shard - locks->base) / SG_SHARD_BYTES);
+    t->heap.owner = t->table.arena.owner =
+        (uint32_t)(((uintptr_t)shard - locks->map.base) / SG_SHARD_BYTES);
     if (SG_UNLIKELY(result == SG_LOCK_INHERITED))
         sg_heap_repair(&t->heap);
     if (SG_UNLIKELY(!sg_table_body_is_good(&shard->body)))
@@ -340,20 +356,67 @@ void sg_shared_leave(sg_shared_table *t) {
     t->table.arena.undo = NULL;
     t->table.body = &t->table.own;
     t->shard = NULL;
-    sg_lock_leave(&shard->lock);
+    sg_lock_leave(&t->shared->locks, &shard->lock);
+}
+
+static void clear_shard(sg_shared_table *t) {
+    sg_table_clear(&t->table);
+    sg_heap_trim(&t->heap);
+    if (t->table.body->keys != 0 || !sg_heap_is_empty(&t->heap))
+        t->damaged = true;
+    sg_shared_leave(t);
+}
+
+static uint32_t pages_of(const sg_map *map, uint32_t owner) {
+    uint32_t pages = 0;
+    for (uint32_t i = 0; i < map->pages; i++)
+        pages += sg_page_owner(map, i) == owner;
+    return pages;
+}
+
+/* Pages whose words are damaged are in no list. One look at all of them: those of no shard
+ * are given back, and a shard that does not have as many as it says is emptied. */
+static bool find_pages(sg_shared_table *t) {
+    const sg_map *map = &t->shared->locks.map;
+    const uint32_t first = (uint32_t)(t->row / SG_SHARD_BYTES);
+    uint32_t *found = calloc(map->shards, sizeof *found);
+    bool all = true;
+    if (found == NULL)
+        return true;
+    for (uint32_t i = 0; i < map->pages; i++) {
+        const uint32_t owner = sg_page_owner(map, i);
+        if (owner - first < map->shards)
+            found[owner - first]++;
+        else if (owner != 0 && owner < SG_ROW_OWNER(0) &&
+                 !sg_lock_is_at(&t->shared->locks, (uint64_t)owner * SG_SHARD_BYTES))
+            sg_page_give(map, i, owner);
+    }
+    for (uint32_t i = 0; i < map->shards; i++) {
+        const sg_heap *heap = &shard_at(t, i)->heap;
+        if (found[i] == __atomic_load_n(&heap->pages, __ATOMIC_RELAXED))
+            continue;
+        if (!sg_shared_enter_shard(t, i)) {
+            all = false;
+            continue;
+        }
+        if (pages_of(map, first + i) != heap->pages)
+            t->damaged = true;
+        sg_shared_leave(t);
+    }
+    free(found);
+    sg_pages_recount(map);
+    return all;
 }
 
 bool sg_shared_clear(sg_shared_table *t) {
     bool all = true;
     for (uint32_t i = 0; i <= t->mask; i++) {
-        if (!sg_shared_enter_shard(t, i)) {
+        if (sg_shared_enter_shard(t, i))
+            clear_shard(t);
+        else
             all = false;
-            continue;
-        }
-        sg_table_clear(&t->table);
-        sg_shared_leave(t);
     }
-    return all;
+    return find_pages(t) && all;
 }
 
 static uint64_t read_count(const uint64_t *count) {

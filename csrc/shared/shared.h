@@ -17,7 +17,7 @@
 typedef struct {
     sg_file file;
     sg_locks locks;
-    sg_root *root;
+    sg_root *root; /* its division is in locks.map */
     struct {
         sg_owner owner;
         int64_t looked_ns;
@@ -40,6 +40,10 @@ typedef enum {
 sg_shared_error sg_shared_open(sg_shared *shared, const char *path, uint64_t size, bool keep,
                                sg_file_error *file_error, int *system_error);
 void sg_shared_close(sg_shared *shared);
+
+/* The part of it that looks at a mapping of `size` bytes, without taking a seat. False: it is
+ * not laid out as its size says. */
+bool sg_shared_map(sg_shared *shared, void *base, uint64_t size);
 
 static inline const sg_file_header *sg_shared_header(const sg_shared *shared) {
     return (const sg_file_header *)(const void *)shared->file.base;
@@ -72,6 +76,11 @@ bool sg_shared_table_at(sg_shared_table *t, sg_shared *shared, uint32_t i);
  * stopped. */
 bool sg_shared_enter(sg_shared_table *t, sg_fingerprint fp);
 bool sg_shared_enter_shard(sg_shared_table *t, uint32_t i);
+
+static inline uint32_t sg_shared_shard_of(const sg_shared_table *t, sg_fingerprint fp) {
+    return (uint32_t)(fp.lo >> 40 & t->mask);
+}
+
 void sg_shared_leave(sg_shared_table *t);
 
 /* Forgets every key. False: some shard was not to be had. */

@@ -263,9 +263,7 @@ static void die_here(observer *o, uint32_t seat) {
     const sg_undo *undo = &o->original->locks.seats[seat].undo;
     memcpy(o->copy + (undo->notes - o->original->file.base), undo->notes, undo->length);
     shared.file.base = o->copy;
-    shared.locks.base = (uintptr_t)o->copy;
-    shared.root = (sg_root *)(shared.locks.base + SG_FILE_HEADER);
-    shared.locks.seats = (sg_seat *)(shared.locks.base + (uintptr_t)shared.root->seats_at);
+    assert_true(sg_shared_map(&shared, o->copy, shared.file.size));
     shared.locks.seats[seat].process = o->dead;
     assert_true(sg_shared_table_at(&t, &shared, 0));
     for (unsigned i = 0; i < o->scene->count; i++)
@@ -336,7 +334,7 @@ static void step_through(observer *o, world *w) {
     sg_shared *shared = o->original;
     uint32_t pages = 48;
     for (uint32_t i = 0; i < shared->root->pages; i++) {
-        const uint32_t owner = sg_page_owners(shared->root, shared->locks.base)[i];
+        const uint32_t owner = sg_page_owner(&shared->locks.map, i);
         if (owner != 0 && owner < 0x80000000u)
             pages = i + 48;
     }
