@@ -39,6 +39,7 @@ static bool take_dead(sg_locks *locks, sg_seat *seat, sg_owner dead) {
                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         return false;
     /* From here on others see a living holder, and wait. */
+    __atomic_store_n(&seat->thread, locks->thread, __ATOMIC_RELEASE);
     if (lock != NULL) {
         uint64_t mine = sg_lock_next(word, index, index);
         if (!__atomic_compare_exchange_n(&lock->word, &word, mine, false, __ATOMIC_ACQ_REL,
@@ -97,6 +98,8 @@ bool sg_seat_renew(sg_locks *locks) {
 
 void sg_seat_leave(sg_locks *locks) {
     sg_owner process = locks->process;
+    if (locks->pid != getpid())
+        return; /* a child that never sat: the seat is its parent's */
     __atomic_compare_exchange_n(&locks->seats[locks->mine].process, &process, 0, false,
                                 __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }

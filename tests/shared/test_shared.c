@@ -274,6 +274,13 @@ static void a_child_goes_on_by_itself(void **state) {
     for (unsigned n = 0; n < 300; n++)
         (void)shared_hit(&t, &quota, 1, ones, DAY);
     must_end_well(pid);
+    /* One that never decides anything closes what it has inherited, and not its parent's seat. */
+    pid = fork();
+    if (pid == 0) {
+        sg_shared_close(&shared);
+        _exit(0);
+    }
+    must_end_well(pid);
     EQUAL(shared.locks.mine, seat);
     EQUAL(sg_seats_alive(&shared.locks), 1);
     for (unsigned n = 0; n < 400; n++)
