@@ -290,6 +290,32 @@ static void a_child_goes_on_by_itself(void **state) {
     place_remove(&p);
 }
 
+/* A clock that steps back (that of a machine that was suspended, say) gives nothing back, and
+ * keeps nobody out for longer than the quota could. */
+static void a_clock_that_steps_back_changes_nothing(void **state) {
+    (void)state;
+    place p;
+    place_make(&p);
+    sg_shared shared;
+    static sg_shared_table t;
+    open_file(&shared, &p, HERE_SIZE);
+    for (unsigned algorithm = 0; algorithm < SG_ALGORITHMS; algorithm++) {
+        const sg_quota quota = quota_of(algorithm, 10, 60, 0);
+        char name[16];
+        (void)snprintf(name, sizeof name, "clock %u", algorithm);
+        open_limiter(&t, &shared, name, 1, &quota);
+        for (unsigned n = 0; n < 10; n++)
+            assert_true(shared_hit(&t, &quota, 1, ones, 2 * DAY).allowed);
+        const sg_decision back = shared_hit(&t, &quota, 1, ones, DAY);
+        assert_false(back.allowed);
+        AT_MOST(back.verdict.retry, 2 * 60 * SECOND);
+        assert_true(shared_hit(&t, &quota, 1, ones, DAY + back.verdict.retry).allowed);
+        must_be_good(&t);
+    }
+    sg_shared_close(&shared);
+    place_remove(&p);
+}
+
 /* Numbers that reach further are known everywhere before they count. */
 static void all_know_the_longest_period(void **state) {
     (void)state;
@@ -324,6 +350,7 @@ int main(void) {
         cmocka_unit_test(a_flood_forgets_its_own_keys_alone),
         cmocka_unit_test(many_processes_admit_one_limit),
         cmocka_unit_test(a_child_goes_on_by_itself),
+        cmocka_unit_test(a_clock_that_steps_back_changes_nothing),
         cmocka_unit_test(all_know_the_longest_period),
     };
     return cmocka_run_group_tests_name("shared", tests, seed, NULL);
