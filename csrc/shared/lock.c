@@ -19,9 +19,9 @@
 /* A holder that was not seen running so many times in a row is no longer just waiting for a
  * processor, or for a page. */
 #define LOOKS 4u
-/* A living holder that does not let go for so long never will: one of its threads has died
- * with the lock, or the word was damaged. One of the lowest priority gets the processor back
- * within seconds even among a hundred busy ones. */
+/* A holder that runs and does not let go for so long does not have it: the file was damaged.
+ * One of the lowest priority gets the processor back within seconds even among a hundred busy
+ * ones. */
 #define GIVE_UP_NS INT64_C(30000000000)
 
 static int64_t now_ns(void) {
@@ -108,12 +108,10 @@ static sg_owner_state look(const sg_locks *locks, const sg_lock *lock, uint64_t 
     const sg_owner process = __atomic_load_n(&seat->process, __ATOMIC_RELAXED);
     const sg_owner thread = __atomic_load_n(&seat->thread, __ATOMIC_RELAXED);
     const uint64_t holding = __atomic_load_n(&seat->holding, __ATOMIC_ACQUIRE);
-    if (process == 0 || holding != offset_of(locks, lock) ||
-        sg_owner_look(process) == SG_OWNER_DEAD)
+    if (process == 0 || holding != offset_of(locks, lock))
         return SG_OWNER_DEAD;
     /* The word is read again by who acts on this: if it is the same, so was the holding. */
-    const sg_owner_state state = sg_owner_look(thread);
-    return state == SG_OWNER_DEAD ? SG_OWNER_RUNS : state;
+    return sg_owner_look(thread);
 }
 
 /* Takes the lock over from a dead holder and undoes what it left half done. */
