@@ -54,14 +54,14 @@ void sgpy_raise_stalled(const sgpy_table *table) {
 /* ---- SharedFile */
 
 static PyObject *file_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"path", "size", "keep", NULL};
+    static char *names[] = {"path", "size", "keep", "make", NULL};
     PyObject *path, *encoded = NULL;
     unsigned long long size = 0;
-    int keep = 1;
+    int keep = 1, make = 1;
     sgpy_state *st = sgpy_state_for(type);
     if (st == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "U|Kp:SharedFile", names, &path, &size,
-                                     &keep) ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "U|Kpp:SharedFile", names, &path, &size,
+                                     &keep, &make) ||
         !PyUnicode_FSConverter(path, &encoded)) {
         return NULL;
     }
@@ -70,6 +70,11 @@ static PyObject *file_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         goto fail;
     }
     self->path = Py_NewRef(path);
+    if (!make) {
+        size = SG_FILE_AS_IT_IS;
+    } else if (size == SG_FILE_AS_IT_IS) {
+        size--; /* too large, as it is said */
+    }
     sg_file_error error = SG_FILE_OK;
     int system_error = 0;
     sg_shared_error result;
@@ -237,7 +242,7 @@ static PyGetSetDef file_getset[] = {
 };
 
 static PyType_Slot file_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("SharedFile(path, size=0, keep=True)\n--\n\n"
+    {Py_tp_doc, (void *)PyDoc_STR("SharedFile(path, size=0, keep=True, make=True)\n--\n\n"
                                   "A file in which processes of one machine share state.")},
     {Py_tp_new, (void *)file_new},
     {Py_tp_dealloc, (void *)file_dealloc},

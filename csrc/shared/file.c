@@ -191,7 +191,7 @@ static sg_file_error check_header(const request *r, const sg_file_header *header
     if (header->size != length || length < SG_FILE_SIZE_MIN || length > SG_FILE_SIZE_MAX ||
         length % SG_FILE_STEP != 0 || length > SIZE_MAX)
         return SG_FILE_CUT;
-    if (r->size != 0 && r->size != length)
+    if (r->size != 0 && r->size != SG_FILE_AS_IT_IS && r->size != length)
         return SG_FILE_OTHER_SIZE;
     return SG_FILE_OK;
 }
@@ -254,7 +254,7 @@ static step open_existing(request *r) {
         goto out;
     }
     if (is_of_another_boot(r, &header)) {
-        s = drop_stale(r, fd, &st);
+        s = r->size == SG_FILE_AS_IT_IS ? ABSENT : drop_stale(r, fd, &st);
         goto out;
     }
     found = check_header(r, &header, (uint64_t)st.st_size);
@@ -435,6 +435,8 @@ out:
 }
 
 static step make_in_turn(request *r) {
+    if (r->size == SG_FILE_AS_IT_IS)
+        return fail(r, SG_FILE_ABSENT, 0);
     int turn = take_turn(r);
     step s = is_there(r) ? CHANGED : make(r, true);
     if (s == ABSENT)
@@ -446,7 +448,7 @@ static step make_in_turn(request *r) {
 /* --- */
 
 static sg_file_error check_size(uint64_t size) {
-    if (size == 0)
+    if (size == 0 || size == SG_FILE_AS_IT_IS)
         return SG_FILE_OK;
     if (size < SG_FILE_SIZE_MIN)
         return SG_FILE_TOO_SMALL;
@@ -522,7 +524,7 @@ const char *sg_file_why(sg_file_error error) {
         return "has a second name (a hard link): remove that, or the file when no process uses "
                "it";
     case SG_FILE_TOO_SMALL:
-        return "cannot be made as small as size= says: give 1MB at least";
+        return "cannot be made as small as size= says: give 4MB at least";
     case SG_FILE_TOO_LARGE:
         return "cannot be made as large as size= says: give 1TB at most";
     case SG_FILE_UNEVEN:
@@ -555,6 +557,9 @@ const char *sg_file_why(sg_file_error error) {
     case SG_FILE_NO_PERMISSION:
         return "may not be opened or made by this user: give a path in a directory that the user "
                "may write to";
+    case SG_FILE_ABSENT:
+        return "is not there, or is from before the last boot, and is made by whoever has limiters "
+               "in it: start that first, or give the path that it gives";
     case SG_FILE_SYSTEM:
         break;
     }

@@ -14,6 +14,7 @@
 #define SG_FILE_SIZE_MIN (UINT64_C(1) << 20)
 #define SG_FILE_SIZE_MAX (UINT64_C(1) << 40)
 #define SG_FILE_SIZE_USUAL (UINT64_C(64) << 20)
+#define SG_FILE_AS_IT_IS UINT64_MAX /* as a size: what it has, and it is not made */
 
 #define SG_FILE_MAGIC "sluicegt" /* without its NUL */
 #define SG_FILE_VERSION 1u       /* of this header; magic and boot_id lie the same in all */
@@ -56,6 +57,7 @@ typedef enum {
     SG_FILE_NO_SPACE,
     SG_FILE_NO_DIRECTORY,
     SG_FILE_NO_PERMISSION,
+    SG_FILE_ABSENT, /* nor is it to be made */
     SG_FILE_SYSTEM, /* see *system_error */
 } sg_file_error;
 
@@ -66,7 +68,7 @@ typedef void sg_file_format(void *context, void *base, uint64_t size);
 /* Maps the file at `path`, and makes it where there is none, or where the one there is of
  * ours but from before a reboot. Several processes at once end with the same file, made by
  * one of them. size: bytes of the whole file; 0: what it has, or the usual size when it is
- * made. *system_error: errno behind the error, 0 where there is none behind it.
+ * made; SG_FILE_AS_IT_IS: what it has, and none is made or replaced. *system_error: errno behind the error, 0 where there is none behind it.
  *
  * May wait for another process that is making the file, some seconds at the most. A process
  * forked afterwards shares the mapping. */

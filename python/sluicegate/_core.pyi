@@ -102,8 +102,10 @@ class Clock:
 class SharedFile:
     """A file in which processes of one machine share state (csrc/shared)."""
 
-    def __new__(cls, path: str, size: int = 0, keep: bool = True) -> SharedFile: ...
-    # size: bytes; 0: as it is, else 64 MB. StoreError where it cannot be used
+    def __new__(
+        cls, path: str, size: int = 0, keep: bool = True, make: bool = True
+    ) -> SharedFile: ...
+    # size: bytes; 0: as it is, else 64 MB; not make: as it is. StoreError where it cannot be used
     @property
     def path(self) -> str: ...
     @property

@@ -118,6 +118,7 @@ class BaseLimiter(_core.Limiter):
             self._serve(None)
         assert isinstance(self._store, LocalStore)
         self._store.guard(self, self.on_store_error)
+        self._store.made(name, self)
 
     def update(self, quotas: QuotasArgument) -> Done:
         """Changes the numbers at once (it need not be awaited), and keeps the state: gcra
@@ -128,6 +129,8 @@ class BaseLimiter(_core.Limiter):
         if self.server is not None:
             _check_lease(self.lease, given)
         self._rebind(self.table, self._arranged(given))
+        if isinstance(self._store, LocalStore):
+            self._store.changed(self)
         wake_table(self.table)
         return DONE
 

@@ -127,8 +127,7 @@ class BaseConcurrencyLimiter:
         self._tell_store()
 
     def _tell_store(self) -> None:
-        if not isinstance(self._store, LocalStore):
-            self._store.made_slots(self._slots_name, self.limit)
+        self._store.made_slots(self._slots_name, self.limit)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"

@@ -455,7 +455,7 @@ static void sizes_have_bounds(void **state) {
     EQUAL(refused(file_path, MB + 1, SG_FILE_UNEVEN), 0);
     EQUAL(refused(file_path, MB + 2048, SG_FILE_UNEVEN), 0);
     EQUAL(refused(file_path, (UINT64_C(1) << 40) + 4096, SG_FILE_TOO_LARGE), 0);
-    EQUAL(refused(file_path, UINT64_MAX, SG_FILE_TOO_LARGE), 0);
+    EQUAL(refused(file_path, UINT64_MAX - 1, SG_FILE_TOO_LARGE), 0);
     EQUAL(count_names(directory, ""), 0);
     make(file_path, MB);
     EQUAL(unlink(file_path), 0);
@@ -1116,6 +1116,25 @@ static void a_reboot_begins_anew(void **state) {
     EQUAL(count_names(directory, ""), 1);
 }
 
+static void as_it_is_none_is_made(void **state) {
+    (void)state;
+    EQUAL(refused(file_path, SG_FILE_AS_IT_IS, SG_FILE_ABSENT), 0);
+    EQUAL(count_names(directory, ""), 0);
+
+    make(file_path, 2 * MB);
+    sg_file file = opened(file_path, SG_FILE_AS_IT_IS);
+    assert_false(file.made);
+    EQUAL(file.size, 2 * MB);
+    sg_file_close(&file);
+
+    /* Who comes to use it makes the one after a reboot, and says of which size. */
+    age(file_path);
+    const sg_file_header old = header_at(file_path);
+    EQUAL(refused(file_path, SG_FILE_AS_IT_IS, SG_FILE_ABSENT), 0);
+    const sg_file_header now = header_at(file_path);
+    assert_memory_equal(&now, &old, sizeof old);
+}
+
 /* What is not ours is not removed, of whichever boot it says it is. */
 static void a_reboot_removes_only_what_is_ours(void **state) {
     (void)state;
@@ -1259,6 +1278,7 @@ int main(void) {
         TEST(signals_only_delay),
         TEST(a_killed_maker_leaves_nothing),
         TEST(a_reboot_begins_anew),
+        TEST(as_it_is_none_is_made),
         TEST(a_reboot_removes_only_what_is_ours),
         TEST(after_a_reboot_one_makes_it),
         TEST(a_late_one_does_not_remove_the_new_file),

@@ -11,7 +11,7 @@ COMMANDS = {
     "flood": "Press a limit with real WebSockets, and draw what came through.",
     "quota": "Explain a rate string, and draw what it admits.",
     "check": "Check a file of rules.",
-    "top": "List the limiters of a server, and the keys that have least left.",
+    "top": "List the limiters of a store, and the keys that press them.",
     "peek": "Show how a key stands with a limiter.",
     "reset": "Forget a key.",
     "ban": "Refuse a key for some time.",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .._protocols import StoreUser
     from .redis import RedisStore
 
-__all__ = ["LocalStore", "MemoryStore", "Store", "is_store", "open_store"]
+__all__ = ["LocalStore", "MemoryStore", "Store", "is_store", "open_found", "open_store"]
 
 Store = Union[LocalStore, "RedisStore"]
 
@@ -62,14 +62,20 @@ def open_store(store: Any = None) -> Store:
     )
 
 
-def _from_url(url: str) -> Store:
+def open_found(url: str) -> Store:
+    """The store of a URL, for a look at what others keep there: a store of its own, which makes
+    no file, whatever size is said, and clears none. Raises as `open_store` does."""
+    return _from_url(url, make=False)
+
+
+def _from_url(url: str, *, make: bool = True) -> Store:
     # not by urlsplit, whose errors have the password
     found = re.match(r"([a-z][a-z0-9+.-]*)://", url, re.IGNORECASE)
     scheme = found[1].lower() if found else ""
     if scheme == "memory":
         return _memory_from(url)
     if scheme == "shm":
-        return _shared_from(url)
+        return _shared_from(url, make)
     if scheme == "unix" or scheme.startswith(("redis", "valkey")):
         from .redis import RedisStore
 
@@ -109,7 +115,7 @@ def _memory_from(url: str) -> MemoryStore:
     return MemoryStore(**options)
 
 
-def _shared_from(url: str) -> LocalStore:
+def _shared_from(url: str, make: bool) -> LocalStore:
     from urllib.parse import parse_qsl, unquote, urlsplit
 
     from .shared import SharedMemoryStore
@@ -131,7 +137,9 @@ def _shared_from(url: str) -> LocalStore:
             options[name] = value == "yes"
         else:
             raise ValueError(f"shm:// takes size, keep and on_full, not {name!r}")
-    return SharedMemoryStore(unquote(parts.path), **options)
+    if not make:
+        options = {"on_full": options.get("on_full", "deny")}
+    return SharedMemoryStore(unquote(parts.path), **options, make=make)
 
 
 def attach(user: StoreUser) -> None:

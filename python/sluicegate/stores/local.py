@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from .. import _core
 from .._support import DONE, Done, check_number
-from .layout import Layout, Quotas, arrange, layout_of, shape_error
+from .layout import Layout, arrange, layout_of, shape_error
 
 __all__ = ["LocalStore", "listed"]
 
@@ -79,14 +79,23 @@ class LocalStore:
     def server(self, name: str | None) -> None:
         """None: no server decides, the table does."""
 
-    def local(self, quotas: Quotas) -> _core.Table | None:
-        """Where a limiter of these quotas counts while its table cannot be had; None: it
-        always can."""
+    def local(self, algorithms: Sequence[str]) -> _core.Table | None:
+        """Where a limiter of these counts while its table cannot be had; None: it always
+        can."""
         return None
+
+    def made(self, name: str | None, limiter: _core.Limiter) -> None:
+        """Tells others of a limiter of that name, and of its numbers; in memory nobody asks."""
+
+    def made_slots(self, name: str | None, limit: int | None) -> None:
+        """The same of one that counts slots."""
+
+    def changed(self, limiter: _core.Limiter) -> None:
+        """Tells others that a limiter which was told of has other numbers now."""
 
     def guard(self, limiter: _core.Limiter, policy: str) -> None:
         """Lets `on_store_error` decide while the limiter's table cannot be had."""
-        local = self.local(limiter.quotas)
+        local = self.local(limiter.table.algorithms)
         if local is not None:
             limiter._when_stalled(policy, local if policy == "local" else None)
 

@@ -12,9 +12,9 @@ from typing import Literal
 from .. import _core
 from .._support import DONE, Done
 from ..quota import parse_size
-from .layout import Layout, Quotas, arrange, layout_of
+from .layout import Layout, arrange, layout_of
 from .local import LocalStore
-from .registered import Registered, as_json, from_json
+from .registered import Known, Registered, from_json
 
 __all__ = ["SharedMemoryStore"]
 
@@ -31,6 +31,7 @@ class SharedMemoryStore(LocalStore):
     `keep`: what earlier processes left in the file still counts; False lets the first one,
     while no other has the file open, start with it empty. After a reboot it is always empty.
     `on_full`: what a check comes to that finds no room, as in a `MemoryStore`.
+    `make`: False takes only a file that is there, as it is: for who looks at what others use.
 
     A limiter needs a name: processes find its state by it. Each has a bound of its own, so
     that a flood at one forgets nothing of another: it may grow while it has less than four
@@ -43,7 +44,7 @@ class SharedMemoryStore(LocalStore):
     for the keys that share its lock, until it goes on.
     """
 
-    __slots__ = ("_file", "_on_full", "path")
+    __slots__ = ("_file", "_known", "_on_full", "_told_of", "path")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class SharedMemoryStore(LocalStore):
         keep: bool = True,
         on_full: Literal["deny", "allow", "raise"] = "deny",
         clock: _core.Clock | Callable[[], float] | None = None,
+        make: bool = True,
     ) -> None:
         super().__init__(clock)
         self.path = os.path.abspath(os.fspath(path))
@@ -60,10 +62,16 @@ class SharedMemoryStore(LocalStore):
             raise TypeError(f"path is a str or a path, not {type(path).__name__}")
         if not isinstance(keep, bool):
             raise TypeError(f"keep is a bool, not {type(keep).__name__}")
+        if not isinstance(make, bool):
+            raise TypeError(f"make is a bool, not {type(make).__name__}")
+        if not make and (size is not None or not keep):
+            raise ValueError("with make=False a file is taken as it is: without size= and keep=")
         bytes_ = 0 if size is None else parse_size(size)
         self._on_full = on_full
+        self._known: dict[str, Known] = {}  # the limiters of this process, by name
+        self._told_of: dict[tuple[str, bool], str] = {}  # what the file says by this process
         _core.Table((), on_full=on_full, clock=clock)  # what is wrong with them shows now
-        self._file = _core.SharedFile(self.path, bytes_, keep)
+        self._file = _core.SharedFile(self.path, bytes_, keep, make)
 
     @property
     def size(self) -> int:
@@ -84,7 +92,6 @@ class SharedMemoryStore(LocalStore):
             clock=self.clock,
             shared=self._file,
             name=name,
-            text=as_json(quotas, algorithms, slots=None if quotas else 0),
             listener=self._told,
         )
         if table.other_shape:
@@ -117,15 +124,46 @@ class SharedMemoryStore(LocalStore):
         else's."""
         return f"override.{os.urandom(8).hex()}"
 
-    def local(self, quotas: Quotas) -> _core.Table:
-        """Private memory for the same quotas."""
-        return _core.Table(layout_algorithms(quotas), on_full=self._on_full, clock=self.clock)
+    def local(self, algorithms: Sequence[str]) -> _core.Table:
+        """Private memory for the same algorithms."""
+        return _core.Table(algorithms, on_full=self._on_full, clock=self.clock)
+
+    def made(self, name: str | None, limiter: _core.Limiter) -> None:
+        """Writes a limiter's numbers into the file, for `limiters` and the commands: of several
+        of one name those that reach farthest."""
+        self._known.setdefault(self._checked(name), Known()).limiter(limiter)
+        self.changed(limiter)
+
+    def made_slots(self, name: str | None, limit: int | None) -> None:
+        """The same of a limiter of slots."""
+        known = Known()
+        known.slots(limit)
+        self._tell(self._checked(name), (), known.as_json())
+
+    def changed(self, limiter: _core.Limiter) -> None:
+        """Writes them again, after an update."""
+        for name, (table, _) in list(self._named.items()):
+            if table is limiter.table and name in self._known:
+                self._tell(name, table.algorithms, self._known[name].as_json())
+
+    def _tell(self, name: str, algorithms: Sequence[str], text: str) -> None:
+        place = (name, bool(algorithms))
+        if self._told_of.get(place) != text:
+            # opened for its text alone, which is beside the table's own state
+            _core.Table(algorithms, shared=self._file, name=name, text=text)
+            self._told_of[place] = text
 
     def limiters(self) -> list[Registered]:
         """Those that the file knows, of all processes that ever used it."""
         found = []
         for name, algorithms, text in self._file.limiters():
-            known = Registered(name, (None,) * len(algorithms), algorithms)
+            known = Registered(
+                name,
+                (None,) * len(algorithms),
+                algorithms,
+                slots=None if algorithms else 0,
+                told=not algorithms,
+            )
             # a text that was cut, or that a killed process half wrote, leaves the numbers out
             with suppress(AttributeError, LookupError, RecursionError, TypeError, ValueError):
                 told = from_json(name, text)
@@ -133,6 +171,16 @@ class SharedMemoryStore(LocalStore):
                     known = told
             found.append(known)
         return found
+
+    def table_of(self, known: Registered) -> _core.Table:
+        """Where one of `limiters()` keeps its state. Nothing is told of it."""
+        return _core.Table(
+            known.algorithms,
+            on_full=self._on_full,
+            clock=self.clock,
+            shared=self._file,
+            name=known.name,
+        )
 
     def clear(self) -> Done:
         """Forgets all state of the file at once, also that of other processes (it need not be
@@ -160,7 +208,3 @@ class SharedMemoryStore(LocalStore):
 
     def __repr__(self) -> str:
         return f"SharedMemoryStore({self.path!r}, {self.size})"
-
-
-def layout_algorithms(quotas: Quotas) -> list[str]:
-    return [algorithm for _, algorithm in layout_of(quotas)]

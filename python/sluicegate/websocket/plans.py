@@ -153,12 +153,12 @@ class Plans:
     ) -> _core.Limiter:
         part, table = self._table(part, shape)
         limiter = _core.Limiter(table, row)
+        name = self._part(part)
         if isinstance(self.store, LocalStore):
             self.store.guard(limiter, self._policy)
         else:
-            name = self._part(part)
             limiter._serve(self.store.server(name), self._policy, self.store.timeout)
-            self.store.made(name, limiter)
+        self.store.made(name, limiter)
         return limiter
 
     def _table(self, part: str, shape: tuple[_core.Quota, ...]) -> tuple[str, _core.Table]:

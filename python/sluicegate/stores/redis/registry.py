@@ -22,12 +22,9 @@ from weakref import ReferenceType, ref
 from ... import _core
 from ..._support import key_bytes
 from ...errors import StoreError
-from ..registered import Registered, as_json, from_json
+from ..registered import Known, Registered, from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..layout import Quotas
     from .routers import StoreRouter
     from .store import RedisStore
 
@@ -37,7 +34,6 @@ FIRST = 2.0  # seconds after a name is first asked about; those that come togeth
 RENEWED = 20.0  # seconds between two writes
 LAPSES = 60  # seconds for which a name is remembered without one
 NAMES = 1000  # that one process tells; more are made without end, and nobody reads them
-OF_ONE_NAME = 64  # limiters of one name whose numbers are looked at
 SLOTS = 16384  # hash slots of a cluster
 
 # KEYS: the hash. ARGV: LAPSES, then names and values in turn.
@@ -58,56 +54,6 @@ return now
 """
 
 log = logging.getLogger("sluicegate")
-
-
-class Known:
-    """The limiters of one name in this process, and those that count slots: their numbers now,
-    or the last ones that they had."""
-
-    __slots__ = ("_algorithms", "_limiters", "_quotas", "_slots")
-
-    def __init__(self) -> None:
-        self._algorithms: Sequence[str] = ()
-        self._limiters: list[ReferenceType[_core.Limiter]] = []  # the last is the newest
-        self._quotas: list[Quotas] = []  # of these, each once; the one that reaches farthest first
-        self._slots: int | None = None
-
-    def limiter(self, limiter: _core.Limiter) -> None:
-        self._algorithms = limiter.table.algorithms
-        self._limiters.append(ref(limiter))
-        del self._limiters[:-OF_ONE_NAME]
-        if not self._quotas:  # it may be gone when they are looked at
-            self._quotas = [limiter.quotas]
-
-    def slots(self, limit: int | None) -> None:
-        self._slots = limit or 0
-
-    def _look(self) -> None:
-        live = [limiter for one in self._limiters if (limiter := one()) is not None]
-        if live:
-            quotas = dict.fromkeys(limiter.quotas for limiter in live)
-            self._quotas = sorted(quotas, key=_reach, reverse=True)
-
-    def as_json(self) -> str:
-        self._look()
-        return as_json(
-            self._quotas[0] if self._quotas else (),
-            self._algorithms,
-            various=len(self._quotas) > 1,
-            slots=self._slots,
-        )
-
-
-def _reach(quotas: Quotas) -> float:
-    """For how many seconds a key's state may tell of what was: by these numbers none is cut."""
-    return max(
-        (
-            max(quota.period, quota.period / quota.limit * quota.burst)
-            for quota in quotas
-            if quota is not None
-        ),
-        default=0.0,
-    )
 
 
 class Registry:
