@@ -264,7 +264,7 @@ static void die_here(observer *o, uint32_t seat) {
     memcpy(o->copy + (undo->notes - o->original->file.base), undo->notes, undo->length);
     shared.file.base = o->copy;
     assert_true(sg_shared_map(&shared, o->copy, shared.file.size));
-    shared.locks.seats[seat].process = o->dead;
+    shared.locks.seats[seat].process = shared.locks.seats[seat].thread = o->dead;
     assert_true(sg_shared_table_at(&t, &shared, 0));
     for (unsigned i = 0; i < o->scene->count; i++)
         sg_table_learn(&t.table, i, &o->quotas[i]);
