@@ -162,7 +162,12 @@ sg_lock_result sg_lock_wait(sg_locks *locks, sg_lock *lock) {
     unsigned still = 0;
     for (unsigned turn = 0;; turn++) {
         uint64_t word = read_word(lock);
-        if (sg_lock_holder(word) == 0) {
+        if (sg_lock_holder(word) == 0 && !sg_lock_is_free(word)) {
+            if (inherit(locks, lock, word))
+                return SG_LOCK_INHERITED;
+            continue;
+        }
+        if (sg_lock_is_free(word)) {
             if (swap_word(lock, &word, sg_lock_next(word, locks->mine + 1u, 0)))
                 return SG_LOCK_TAKEN;
             continue;

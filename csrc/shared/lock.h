@@ -51,6 +51,12 @@ typedef struct {
 static inline uint64_t sg_lock_holder(uint64_t word) { return word & 0xfff; } /* seat + 1 */
 static inline uint64_t sg_lock_dead(uint64_t word) { return word >> 12 & 0xfff; }
 
+/* In the place of a dead seat: its changes were undone, and what else an heir does is still to
+ * be done. */
+#define SG_LOCK_UNDONE 0xfffu
+
+static inline bool sg_lock_is_free(uint64_t word) { return (word & 0xffffff) == 0; }
+
 /* The word that follows when `holder` has the lock, with `dead`'s changes still to undo. */
 static inline uint64_t sg_lock_next(uint64_t word, uint64_t holder, uint64_t dead) {
     return ((word >> 24) + 1) << 24 | dead << 12 | holder;
@@ -82,7 +88,7 @@ static inline sg_lock_result sg_lock_take(sg_locks *locks, sg_lock *lock) {
     uint64_t word = __atomic_load_n(&lock->word, __ATOMIC_RELAXED);
     __atomic_store_n(&seat->holding, (uintptr_t)lock - locks->map.base, __ATOMIC_RELAXED);
     /* Whoever sees it taken sees by whom. */
-    if (SG_LIKELY(sg_lock_holder(word) == 0 &&
+    if (SG_LIKELY(sg_lock_is_free(word) &&
                   __atomic_compare_exchange_n(&lock->word, &word,
                                               sg_lock_next(word, locks->mine + 1u, 0), false,
                                               __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)))

@@ -49,7 +49,7 @@ static bool take_dead(sg_locks *locks, sg_seat *seat, sg_owner dead) {
             return false;
         }
         sg_lock_undo(locks, seat, lock);
-        __atomic_store_n(&lock->word, mine & ~UINT64_C(0xffffff), __ATOMIC_RELEASE);
+        __atomic_store_n(&lock->word, sg_lock_next(mine, 0, SG_LOCK_UNDONE), __ATOMIC_RELEASE);
         locks->inherited++;
     }
     return true;
