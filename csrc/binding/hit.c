@@ -133,7 +133,7 @@ static inline int charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerp
         sgpy_admit(out);
         return 0;
     }
-    sg_table *core = sgpy_enter(table, fp);
+    sg_table *core = sgpy_enter_at(table, fp, &now);
     if (SG_UNLIKELY(core == NULL)) {
         return stalled(limiter, rows, fp, costs, now, true, out);
     }
@@ -164,11 +164,12 @@ int sgpy_look(const sgpy_event *event, sgpy_outcome *out) {
         sgpy_admit(out);
         return 0;
     }
-    sg_table *core = sgpy_enter(event->table, event->fp);
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
     if (SG_UNLIKELY(core == NULL)) {
         return stalled_event(event, false, out);
     }
-    sg_peek(core, event->rows, event->fp, event->costs, event->now, &out->decision);
+    sg_peek(core, event->rows, event->fp, event->costs, now, &out->decision);
     sgpy_leave(event->table);
     sgpy_set_flags(event->limiter, out);
     return 0;
@@ -181,12 +182,13 @@ int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *
         sgpy_admit(out);
         return 0;
     }
-    sg_table *core = sgpy_enter(event->table, event->fp);
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
     if (SG_UNLIKELY(core == NULL)) {
         return stalled_event(event, true, out); /* charged like a hit, with nothing to settle */
     }
     const sg_status status = sg_reserve(core, event->rows, event->fp, event->costs, ttl,
-                                        event->now, &out->decision, receipt);
+                                        now, &out->decision, receipt);
     if (status != SG_OK) {
         return leave_full(event->table, status, out);
     }
@@ -200,11 +202,12 @@ int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out) {
         sgpy_admit(out);
         return 0;
     }
-    sg_table *core = sgpy_enter(event->table, event->fp);
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
     if (SG_UNLIKELY(core == NULL)) {
         return stalled_event(event, true, out);
     }
-    const sg_status status = sg_hit(core, event->rows, event->fp, event->costs, event->now,
+    const sg_status status = sg_hit(core, event->rows, event->fp, event->costs, now,
                                     &out->decision);
     if (status != SG_OK) {
         return leave_full(event->table, status, out);
@@ -215,9 +218,10 @@ int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out) {
 }
 
 static void settle(const sgpy_event *event, sg_receipt *receipt, const uint64_t *costs) {
-    sg_table *core = sgpy_enter(event->table, event->fp);
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
     if (core != NULL) {
-        (void)sg_settle(core, event->rows, receipt, costs, event->now);
+        (void)sg_settle(core, event->rows, receipt, costs, now);
         sgpy_leave(event->table);
     }
 }

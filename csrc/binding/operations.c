@@ -22,8 +22,8 @@ static int check(sgpy_limiter *limiter, sg_status status) {
 
 /* The table of an event's key, entered; NULL with a StoreError: a change is not made by halves,
  * nor elsewhere, whatever on_store_error says. */
-static sg_table *enter(const sgpy_event *event) {
-    sg_table *core = sgpy_enter(event->table, event->fp);
+static sg_table *enter(sgpy_event *event) {
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &event->now);
     if (core == NULL) {
         sgpy_raise_stalled(event->table);
     }

@@ -25,7 +25,7 @@ PyObject *sgpy_receipt_new(sgpy_limiter *limiter, sgpy_table *table, PyObject *q
     self->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)limiter);
     self->table = (sgpy_table *)Py_NewRef((PyObject *)table);
     self->quotas = Py_NewRef(quotas);
-    self->epoch = table->epoch;
+    self->epoch = sgpy_epoch(table);
     self->receipt = *receipt;
     memcpy(self->rows, rows, sizeof self->rows);
     for (unsigned i = 0; i < SG_QUOTAS_MAX; i++) {
@@ -81,12 +81,12 @@ static PyObject *receipt_settle(PyObject *op, PyObject *actual) {
     if (sgpy_table_now(table, &now) < 0) {
         goto done;
     }
-    if (self->epoch != table->epoch) {
+    if (self->epoch != sgpy_epoch(table)) {
         self->receipt.open = false;
     }
     const sg_quota *rows =
         self->limiter != NULL && self->limiter->table == table ? self->limiter->rows : self->rows;
-    sg_table *core = sgpy_enter(table, self->receipt.fp);
+    sg_table *core = sgpy_enter_at(table, self->receipt.fp, &now);
     if (core == NULL) {
         sgpy_raise_stalled(table);
         goto done;
@@ -110,7 +110,7 @@ done:
 static PyObject *receipt_open(PyObject *op, void *Py_UNUSED(closure)) {
     const sgpy_receipt *self = (sgpy_receipt *)op;
     return PyBool_FromLong(self->receipt.open && self->table != NULL &&
-                           self->epoch == self->table->epoch);
+                           self->epoch == sgpy_epoch(self->table));
 }
 
 static PyObject *receipt_reserved(PyObject *op, void *Py_UNUSED(closure)) {

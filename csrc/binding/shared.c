@@ -264,6 +264,20 @@ int sgpy_file_init_type(PyObject *module, sgpy_state *st) {
 
 /* ---- tables */
 
+/* Where a clock that was given begins: where it stood when the first process of the file had one,
+ * so that it tells all of them the same. `now_ns`: what it says here. */
+static int64_t origin_of(sgpy_file *file, int64_t now_ns) {
+    uint64_t *origin = &file->shared.root->origin;
+    /* 0 is nowhere, so that the sign is turned. */
+    const uint64_t turned = UINT64_C(1) << 63;
+    uint64_t seen = 0;
+    if (__atomic_compare_exchange_n(origin, &seen, (uint64_t)now_ns ^ turned, false,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        return now_ns;
+    }
+    return (int64_t)(seen ^ turned);
+}
+
 int sgpy_share(sgpy_table *table, PyObject *file, PyObject *name, PyObject *text,
                PyObject *listener, unsigned count, const uint8_t *algorithms) {
     Py_ssize_t name_length, text_length = 0;
@@ -301,8 +315,9 @@ int sgpy_share(sgpy_table *table, PyObject *file, PyObject *name, PyObject *text
     }
     const sg_file_header *header = sg_shared_header(&shared->shared);
     memcpy(&table->secret, header->secret, sizeof table->secret);
-    /* One clock for all processes. */
-    table->origin_ns = table->clock == NULL ? (int64_t)header->born_ns : 0;
+    /* One time for all processes. */
+    table->origin_ns = table->clock == NULL ? (int64_t)header->born_ns
+                                            : origin_of(shared, table->origin_ns);
     sharing->file = (sgpy_file *)Py_NewRef(file);
     sharing->listener = listener == NULL || listener == Py_None ? NULL : Py_NewRef(listener);
     table->sharing = sharing;
@@ -332,6 +347,23 @@ sg_table *sgpy_enter_shared(sgpy_table *table, sg_fingerprint fp) {
         sharing->stalled = 0;
     }
     return &sharing->table.table;
+}
+
+/* Two processes get the lock in another order than they read the clock, and their counters differ
+ * by a little. Were state thought to lie ahead for that, a window would begin anew, and what was
+ * reserved in it never come back. */
+sg_table *sgpy_enter_shared_at(sgpy_table *table, sg_fingerprint fp, sg_ticks *now) {
+    sg_table *core = sgpy_enter_shared(table, fp);
+    if (core != NULL && table->clock == NULL) {
+        sg_ticks *latest = &table->sharing->table.shard->latest;
+        /* Farther ahead it cannot be, unless the file was damaged. */
+        if (*latest > *now && *latest - *now < SG_TICKS_PER_SECOND) {
+            *now = *latest;
+        } else {
+            *latest = *now;
+        }
+    }
+    return core;
 }
 
 void sgpy_leave_shared(sgpy_table *table) { sg_shared_leave(&table->sharing->table); }

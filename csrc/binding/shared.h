@@ -46,6 +46,15 @@ static inline sg_table *sgpy_enter(sgpy_table *table, sg_fingerprint fp) {
     return SG_LIKELY(table->sharing == NULL) ? &table->core : sgpy_enter_shared(table, fp);
 }
 
+sg_table *sgpy_enter_shared_at(sgpy_table *table, sg_fingerprint fp, sg_ticks *now);
+
+/* The same, for what happens at *now, which the time of who was here before may move on: it was
+ * read before the lock was had. */
+static inline sg_table *sgpy_enter_at(sgpy_table *table, sg_fingerprint fp, sg_ticks *now) {
+    return SG_LIKELY(table->sharing == NULL) ? &table->core
+                                             : sgpy_enter_shared_at(table, fp, now);
+}
+
 static inline void sgpy_leave(sgpy_table *table) {
     if (SG_UNLIKELY(table->sharing != NULL)) {
         sgpy_leave_shared(table);
@@ -113,6 +122,13 @@ static inline sg_owner sgpy_self(const sgpy_table *table) {
 /* Who tells whether another process lives; of a shared table. */
 static inline sg_witness sgpy_witness(const sgpy_table *table) {
     return (sg_witness){.lives = sg_shared_lives, .context = &table->sharing->file->shared};
+}
+
+/* How often it was cleared, by any process: what was taken before counts no more. */
+static inline uint64_t sgpy_epoch(const sgpy_table *table) {
+    return table->sharing == NULL
+               ? table->epoch
+               : __atomic_load_n(&table->sharing->table.entry->epoch, __ATOMIC_RELAXED);
 }
 
 static inline sg_shared_sum sgpy_added_up(const sgpy_table *table) {

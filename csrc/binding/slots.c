@@ -33,7 +33,7 @@ static PyObject *slot_new(sgpy_table *table, PyObject *key, sg_fingerprint fp, b
     slot->table = (sgpy_table *)Py_NewRef((PyObject *)table);
     slot->key = Py_NewRef(key);
     slot->fp = fp;
-    slot->epoch = table->epoch;
+    slot->epoch = sgpy_epoch(table);
     slot->held = true;
     slot->counted = counted;
     return (PyObject *)slot;
@@ -60,7 +60,7 @@ static void give_back(sgpy_table *table, sg_fingerprint fp, sg_owner owner) {
 static bool release(sgpy_slot *slot) {
     const bool held = slot->held;
     slot->held = false;
-    if (held && slot->counted && slot->table != NULL && slot->epoch == slot->table->epoch) {
+    if (held && slot->counted && slot->table != NULL && slot->epoch == sgpy_epoch(slot->table)) {
         give_back(slot->table, slot->fp, slot->owner);
     }
     return held;
@@ -276,13 +276,14 @@ static PyObject *acquire(sgpy_table *table, PyObject *key, uint64_t limit) {
     }
     const sg_fingerprint fp = sg_fingerprint_of(&table->secret, bytes.data, bytes.length);
     sgpy_pay(table);
-    sg_table *core = sgpy_enter(table, fp);
+    sg_table *core = sgpy_enter_at(table, fp, &now);
     if (core == NULL) {
         sgpy_raise_stalled(table);
         sgpy_key_done(&bytes);
         return NULL;
     }
     const sg_owner owner = sgpy_self(table);
+    const uint64_t epoch = sgpy_epoch(table);
     sg_status status;
     if (SG_LIKELY(table->sharing == NULL)) {
         status = sg_slots_acquire(core, fp, limit, now, &acquired, &held);
@@ -305,11 +306,11 @@ static PyObject *acquire(sgpy_table *table, PyObject *key, uint64_t limit) {
     } else if (!acquired) {
         slot = Py_NewRef(Py_None);
     } else {
-        const uint64_t epoch = table->epoch;
         slot = slot_new(table, key, fp, true);
         if (slot != NULL) {
             ((sgpy_slot *)slot)->owner = owner;
-        } else if (table->epoch == epoch) {
+            ((sgpy_slot *)slot)->epoch = epoch;
+        } else if (sgpy_epoch(table) == epoch) {
             give_back(table, fp, owner);
         }
     }

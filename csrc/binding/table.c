@@ -293,10 +293,10 @@ static PyObject *table_now(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *table_clear(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     sgpy_table *self = (sgpy_table *)op;
-    self->epoch++;
     if (self->sharing != NULL) {
         return sgpy_shared_clear(self);
     }
+    self->epoch++;
     sg_table_clear(&self->core);
     Py_RETURN_NONE;
 }

@@ -74,6 +74,7 @@ typedef struct {
     sg_table_body body;
     sg_heap heap;
     sg_counts counts;
+    sg_ticks latest; /* when it was last entered by the clock of all processes; never undone */
     sg_shared_topk hot, refused;
 } sg_shard;
 
@@ -106,7 +107,7 @@ typedef struct {
     uint32_t unused;
     uint64_t seats_at, owners_at, pages_at;
     sg_lock lock; /* of the entries */
-    uint64_t unused2;
+    uint64_t origin; /* where a clock of the callers' own begins, for all of them; 0: nowhere yet */
     sg_entry entries[SG_ENTRIES];
 } sg_root;
 

@@ -410,6 +410,8 @@ static bool find_pages(sg_shared_table *t) {
 
 bool sg_shared_clear(sg_shared_table *t) {
     bool all = true;
+    /* First, so that nothing is void that is taken when its shard is empty. */
+    __atomic_fetch_add(&t->entry->epoch, 1, __ATOMIC_RELAXED);
     for (uint32_t i = 0; i <= t->mask; i++) {
         if (sg_shared_enter_shard(t, i))
             clear_shard(t);
