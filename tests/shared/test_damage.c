@@ -295,8 +295,8 @@ static void mix_up(void) {
     const uint64_t bytes = random_below(2) ? 8 : 4;
     if (a.size < 16 || b.size < 16)
         return;
-    memcpy(damaged + a.at + random_below((a.size - 8) / 4) * 4,
-           damaged + b.at + random_below((b.size - 8) / 4) * 4, bytes);
+    memmove(damaged + a.at + random_below((a.size - 8) / 4) * 4,
+            damaged + b.at + random_below((b.size - 8) / 4) * 4, bytes);
 }
 
 /* A ref to where something lies. */
