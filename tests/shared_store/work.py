@@ -6,11 +6,12 @@ import asyncio
 import os
 import threading
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shared_store import places
-from sluicegate import ConcurrencyLimiter, Limiter, SharedMemoryStore, sync
+from sluicegate import ConcurrencyLimiter, Limiter, SharedMemoryStore, _core, sync
 
 THREADS = 8
 TASKS = 32
@@ -231,3 +232,92 @@ def slots(made: Made, kind: str, name: str, limit: int, times: int) -> int:
         return got
 
     return sum(in_threads(made, by_thread) if kind == "threads" else in_tasks(made, by_task))
+
+
+# ---- processes that stay, die or stop
+
+
+def hold(made: Made, name: str, limit: int, key: str, count: int) -> int:
+    """Takes so many slots and keeps them; how many there were."""
+    limiter = made.slots(name, limit)
+    taken = [slot for slot in (limiter.acquire(key) for _ in range(count)) if slot is not None]
+    made.kept += taken
+    return len(taken)
+
+
+def release(made: Made, name: str, limit: int) -> int:
+    """Gives all back that it keeps; how many were held."""
+    limiter = made.slots(name, limit)
+    kept, made.kept = made.kept, []
+    return sum(limiter.release(slot) for slot in kept)
+
+
+def child_of_holder(made: Made, name: str, limit: int, key: str) -> list[int]:
+    """Forks while it holds slots. The child gives back and forgets what its parent holds, takes a
+    slot of its own and ends: how many count before, in the child, and after."""
+    limiter = made.slots(name, limit)
+    before = limiter.count(key)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            for slot in made.kept:
+                limiter.release(slot)
+            made.kept.clear()
+            own = limiter.acquire(key)
+            os.write(write, bytes([limiter.count(key), own is not None]))
+        finally:
+            os._exit(0)  # without giving its own back
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    inside = os.read(read, 2)
+    os.close(read)
+    os.close(write)
+    return [before, *inside, limiter.count(key)]
+
+
+def hammer(made: Made, name: str, quotas: str, key: str) -> None:
+    """Checks one key without end."""
+    handle = made.limiter(name, quotas).bind(key)
+    made.tell("hammering")
+    while True:
+        for _ in range(1000):
+            handle.hit_nowait()
+
+
+def hit(made: Made, name: str, quotas: str, key: str, times: int = 1) -> int:
+    """How many are admitted."""
+    limiter = made.limiter(name, quotas)
+    return sum(bool(limiter.hit(key)) for _ in range(times))
+
+
+def counters(made: Made, name: str, quotas: str) -> dict[str, int]:
+    found: dict[str, int] = made.limiter(name, quotas).table.counters()
+    return found
+
+
+def top(made: Made, name: str, quotas: str, refused: bool = False) -> list[Any]:
+    found: list[Any] = made.limiter(name, quotas).table.top(5, refused=refused)
+    return found
+
+
+def clear(made: Made) -> None:
+    made.store.clear()
+
+
+def warnings_of(made: Made, name: str, quotas: str) -> list[str]:
+    """What the making of a limiter warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made.limiter(name, quotas)
+    return [f"{one.category.__name__}: {one.message}" for one in caught]
+
+
+def left(made: Made, name: str, quotas: str, key: str) -> dict[str, int]:
+    """What each quota has left, by its name."""
+    limiter = made.limiter(name, quotas)
+    found = {}
+    for quota in limiter.quotas:
+        row = [one if one is quota else None for one in limiter.quotas]
+        alone = _core.Limiter(limiter.table, row)
+        found[quota.name] = alone.peek_nowait(key, {quota.name: 0}).remaining
+    return found
