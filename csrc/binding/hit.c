@@ -34,7 +34,7 @@ static int full(sgpy_table *table, sg_status status, sgpy_outcome *out) {
 /* Leaves an entered table after a status other than SG_OK. */
 static int leave_full(sgpy_table *table, sg_status status, sgpy_outcome *out) {
     if (sgpy_is_full(table, status)) {
-        sgpy_counts(table)->full++;
+        sg_count(&sgpy_counts(table)->full, 1);
     }
     sgpy_leave(table);
     return full(table, status, out);
@@ -96,13 +96,13 @@ void sgpy_admit(sgpy_outcome *out) {
 static void tally(sgpy_table *table, sg_fingerprint fp, const char *name, size_t length,
                   sg_ticks now, const sgpy_outcome *out) {
     sg_counts *counts = sgpy_counts(table);
-    counts->shadow_refused += (out->flags & SGPY_SHADOW) != 0;
+    sg_count(&counts->shadow_refused, (out->flags & SGPY_SHADOW) != 0);
     if (out->flags & SGPY_ALLOWED) {
-        counts->admitted++;
+        sg_count(&counts->admitted, 1);
         return;
     }
-    counts->refused++;
-    counts->banned += out->decision.binding == SG_BANNED;
+    sg_count(&counts->refused, 1);
+    sg_count(&counts->banned, out->decision.binding == SG_BANNED);
     sgpy_count_key(table, true, fp, name, length, now);
 }
 
@@ -144,7 +144,7 @@ static inline int charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerp
     sgpy_count_key(table, false, fp, name, length, now);
     if (SG_LIKELY(out->decision.allowed && !out->decision.shadow &&
                   out->decision.binding < SG_QUOTAS_MAX)) {
-        sgpy_counts(table)->admitted++;
+        sg_count(&sgpy_counts(table)->admitted, 1);
         out->flags = SGPY_ALLOWED;
     } else {
         sgpy_set_flags(limiter, out);

@@ -293,10 +293,10 @@ static PyObject *acquire(sgpy_table *table, PyObject *key, uint64_t limit) {
     }
     sg_counts *counts = sgpy_counts(table);
     if (status != SG_OK) {
-        counts->full += sgpy_is_full(table, status);
+        sg_count(&counts->full, sgpy_is_full(table, status));
     } else {
-        counts->admitted += acquired;
-        counts->refused += !acquired;
+        sg_count(&counts->admitted, acquired);
+        sg_count(&counts->refused, !acquired);
         sgpy_count_key(table, !acquired, fp, bytes.data, bytes.length, now);
     }
     sgpy_leave(table);
