@@ -58,6 +58,7 @@ $(VENV)/.bench: $(VENV)/.made $(SOURCES)
 core-test:
 	.ci/need cmocka
 	$(MAKE) --no-print-directory -C tests/core test
+	$(MAKE) --no-print-directory -C tests/shared test
 	$(MAKE) --no-print-directory -C tests/codec test PYTHON="$$(.ci/find-python)"
 
 test: core-test $(VENV)/.test
@@ -78,6 +79,7 @@ lint: $(VENV)/.dev
 sanitize: $(VENV)/.test
 	.ci/need cmocka
 	$(MAKE) --no-print-directory -C tests/core test SANITIZE=address,undefined
+	$(MAKE) --no-print-directory -C tests/shared test SANITIZE=address,undefined
 	$(MAKE) --no-print-directory -C tests/codec test SANITIZE=address,undefined PYTHON="$$(.ci/find-python)"
 	.ci/sanitize $(PY)
 

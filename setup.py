@@ -47,13 +47,15 @@ _ASKING = [
     "words",
 ]
 REDIS_BINDING = {f"csrc/binding/{name}.c" for name in _ASKING}
-SOURCES = sorted({*glob("csrc/core/*.c"), *glob("csrc/binding/*.c")} - REDIS_BINDING)
+SOURCES = sorted(
+    {*glob("csrc/core/*.c"), *glob("csrc/shared/*.c"), *glob("csrc/binding/*.c")} - REDIS_BINDING
+)
 REDIS_SOURCES = sorted({*glob("csrc/redis/*.c"), *REDIS_BINDING})
 HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
 
 # Pieces of the arena are given out again as other types: no optimisation may rest on types.
-COMPILE = ["-std=c11", "-fvisibility=hidden", "-fno-strict-aliasing"]
-LINK: list[str] = []
+COMPILE = ["-std=c11", "-fvisibility=hidden", "-fno-strict-aliasing", "-pthread"]
+LINK: list[str] = ["-pthread"]
 # Clocks and getrandom are POSIX and Linux; -std=c11 alone hides them.
 MACROS: list[tuple[str, str | None]] = [("_GNU_SOURCE", "1"), ("_DARWIN_C_SOURCE", "1")]
 

@@ -139,3 +139,23 @@ def hypercorn(
     ]
     with serving(command, port, env=env, cwd=app_dir) as server:
         yield server
+
+
+@contextmanager
+def gunicorn(
+    app: str,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    app_dir: str | os.PathLike[str] = Path(__file__).parent,
+) -> Iterator[Server]:
+    """Serves `app` ("module:attribute", found from `app_dir`, by default tests/) with gunicorn and
+    the workers of uvicorn. `options` are more of gunicorn's.
+    """
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "gunicorn", app, "--bind", f"127.0.0.1:{port}"),
+        *("--chdir", os.fspath(app_dir), "--worker-class", "uvicorn_worker.UvicornWorker"),
+        *("--log-level", "warning", "--graceful-timeout", "1", "--no-control-socket", *options),
+    ]
+    with serving(command, port, env=env, cwd=app_dir) as server:
+        yield server

@@ -16,12 +16,14 @@
 #include "../core/blocks.h"
 #include "../core/decide.h"
 #include "../core/fingerprint.h"
+#include "../core/holders.h"
 #include "../core/limiter.h"
 #include "../core/quota.h"
 #include "../core/sg.h"
 #include "../core/slots.h"
 #include "../core/table.h"
 #include "../core/topk.h"
+#include "../shared/shared.h"
 #include "monotonic.h"
 
 /* Dead objects kept for the next ones; off where the GIL is. */
@@ -48,7 +50,8 @@ typedef struct sgpy_plan sgpy_plan;
     X(Quota_Type) X(Decision_Type) X(Clock_Type) X(Table_Type) X(Limiter_Type)              \
     X(Handle_Type) X(Receipt_Type) X(Slots_Type) X(Slot_Type) X(Call_Type)                  \
     X(ConnectionInfo_Type) X(Connections_Type) X(Server_Type) X(Link_Type) X(Router_Type)      \
-    X(Ticket_Type) X(Sender_Type) X(HttpGate_Type) X(MessageGate_Type) X(FrameSend_Type)
+    X(Ticket_Type) X(Sender_Type) X(HttpGate_Type) X(MessageGate_Type) X(FrameSend_Type)        \
+    X(SharedFile_Type)
 #define SGPY_STATE_OBJECTS(X)                                                                \
     X(StoreError) X(StoreFullError) X(observer) X(released) X(str_throw) X(str_close) X(str_quotas_of)  \
     X(running_loop) X(str_set_result) X(str_set_exception) X(str_done) X(str_type) X(str_headers)    \
@@ -138,11 +141,13 @@ typedef struct {
     uint64_t id;     /* no other table of this module has it, now or later */
     uint64_t epoch;  /* of clear(): what was taken before one is void */
     sg_secret secret;
-    uint64_t admitted, refused, banned, shadow_refused, full, degraded;
+    sg_counts counts; /* of private memory */
+    uint64_t degraded;
     sg_topk hot, top_refused;
     sg_arena names; /* theirs, so that they take nothing of the bound on keys */
     sg_blocks blocks; /* where core has its memory */
     sg_table core;
+    struct sgpy_sharing *sharing; /* its state is in shared memory (shared.h), and core's empty */
     PyObject *weakrefs;
 } sgpy_table;
 
@@ -257,6 +262,8 @@ typedef struct {
     sgpy_table *table;  /* NULL until __init__, and after tp_clear */
     sgpy_server *server; /* whose the state is; NULL: the table's. With one, the table counts,
                             and decides where the policy is "local" */
+    sgpy_table *local;   /* decides where a stopped process has the lock of shared memory, if
+                            policy says so; NULL: none */
     bool plain;          /* there is a table and no server */
     PyObject *quotas;   /* tuple of count Quota or None */
     unsigned count;
@@ -334,8 +341,9 @@ int sgpy_charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp,
                 const char *name, size_t length, const uint64_t *costs, sg_ticks now,
                 sgpy_outcome *out);
 
-/* What a hit would come to; charges and counts nothing. Runs no Python code. */
-void sgpy_look(const sgpy_event *event, sgpy_outcome *out);
+/* What a hit would come to; charges and counts nothing. Runs no Python code. -1 with an
+ * exception. */
+int sgpy_look(const sgpy_event *event, sgpy_outcome *out);
 
 /* Like sgpy_charge; when it is charged, *receipt is open. */
 int sgpy_reserve(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out, sg_receipt *receipt);
@@ -345,6 +353,10 @@ int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *
                            sg_receipt *receipt);
 int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out);
 void sgpy_count(const sgpy_event *event, const sgpy_outcome *out);
+
+/* Settles a reservation at nothing, or at what it reserved. What cannot be had stays charged. */
+void sgpy_refund(const sgpy_event *event, sg_receipt *receipt);
+void sgpy_keep(const sgpy_event *event, sg_receipt *receipt);
 
 /* Counts what a server has decided. */
 void sgpy_count_elsewhere(sgpy_table *table, sg_fingerprint fp, const char *name, size_t length,

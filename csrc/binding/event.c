@@ -1,5 +1,5 @@
 /* An event, from Python's objects to what the core takes. */
-#include "binding.h"
+#include "shared.h"
 
 /* A clock or a cost that changes the limiter each time it is asked has no answer. */
 #define TRIES 16
@@ -99,7 +99,7 @@ int sgpy_event_begin_with(sgpy_event *event, sgpy_limiter *limiter, PyObject *ke
         }
         event->fp = sg_fingerprint_of(&event->table->secret, event->key.data, event->key.length);
         if (quotas != NULL) {
-            sg_table_know(&event->table->core, event->rows);
+            sgpy_know(event->table, event->rows);
         }
         return 0;
     }

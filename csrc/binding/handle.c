@@ -141,7 +141,10 @@ static PyObject *handle_peek_nowait(PyObject *op, PyObject *const *args, Py_ssiz
         sgpy_event_begin(&event, limiter, self->prepared.object, cost) < 0) {
         return NULL;
     }
-    sgpy_look(&event, &out);
+    if (sgpy_look(&event, &out) < 0) {
+        sgpy_event_end(&event);
+        return NULL;
+    }
     PyObject *decision = sgpy_outcome_decision(limiter->state, event.quotas, &out);
     sgpy_event_end(&event);
     return decision;

@@ -1,30 +1,73 @@
 /* The hit: the one path that everything else is measured by. */
-#include "binding.h"
+#include "shared.h"
 
 #include <string.h>
 
-static int full(sgpy_table *table, sg_status status, sgpy_outcome *out) {
-    if (status == SG_NO_MEMORY) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    table->full++;
-    if (table->on_full == SGPY_RAISE) {
-        PyErr_SetString(table->state->StoreFullError,
-                        "the store is full of bans, reservations or held slots: raise its "
-                        "max_keys or max_bytes, or set on_full");
-        return -1;
-    }
+static void admit_or_refuse(sgpy_outcome *out, bool admit) {
     memset(&out->decision, 0, sizeof out->decision);
     out->decision.binding = SG_NONE;
     out->flags = SGPY_DEGRADED;
-    if (table->on_full == SGPY_ALLOW) {
+    if (admit) {
         out->decision.allowed = true;
         out->flags |= SGPY_ALLOWED;
     } else {
         out->decision.verdict.retry = out->decision.verdict.reset = SG_TICKS_PER_SECOND;
     }
+}
+
+/* What on_full says. The table was left. */
+static int full(sgpy_table *table, sg_status status, sgpy_outcome *out) {
+    if (!sgpy_is_full(table, status)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (table->on_full == SGPY_RAISE) {
+        PyErr_SetString(table->state->StoreFullError,
+                        "the store is full of bans, reservations or held slots: raise its "
+                        "max_keys, max_bytes or size, or set on_full");
+        return -1;
+    }
+    admit_or_refuse(out, table->on_full == SGPY_ALLOW);
     return 0;
+}
+
+/* Leaves an entered table after a status other than SG_OK. */
+static int leave_full(sgpy_table *table, sg_status status, sgpy_outcome *out) {
+    if (sgpy_is_full(table, status)) {
+        sg_count(&sgpy_counts(table)->full, 1);
+    }
+    sgpy_leave(table);
+    return full(table, status, out);
+}
+
+/* What a check comes to whose shard a stopped process has: on_store_error. */
+static int stalled(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp,
+                   const uint64_t *costs, sg_ticks now, bool charge, sgpy_outcome *out) {
+    sgpy_table *local = limiter->local;
+    sg_status status = SG_OK;
+    if (limiter->policy == SGPY_POLICY_RAISE) {
+        sgpy_raise_stalled(limiter->table);
+        return -1;
+    }
+    if (limiter->policy != SGPY_POLICY_LOCAL || local == NULL) {
+        admit_or_refuse(out, limiter->policy == SGPY_POLICY_ALLOW);
+        return 0;
+    }
+    if (charge) {
+        status = sg_hit(&local->core, rows, fp, costs, now, &out->decision);
+    } else {
+        sg_peek(&local->core, rows, fp, costs, now, &out->decision);
+    }
+    if (status != SG_OK) {
+        return full(local, status, out);
+    }
+    sgpy_set_flags(limiter, out);
+    out->flags |= SGPY_DEGRADED;
+    return 0;
+}
+
+static int stalled_event(const sgpy_event *event, bool charge, sgpy_outcome *out) {
+    return stalled(event->limiter, event->rows, event->fp, event->costs, event->now, charge, out);
 }
 
 /* The flags of a decision; that of a shadow limiter is turned to an admission. */
@@ -49,34 +92,36 @@ void sgpy_admit(sgpy_outcome *out) {
     out->flags = SGPY_ALLOWED | SGPY_UNLIMITED;
 }
 
-/* Counts what the flags say; `hot` is counted apart. */
+/* Counts what the flags say, of an entered table; `hot` is counted apart. */
 static void tally(sgpy_table *table, sg_fingerprint fp, const char *name, size_t length,
                   sg_ticks now, const sgpy_outcome *out) {
-    table->shadow_refused += (out->flags & SGPY_SHADOW) != 0;
+    sg_counts *counts = sgpy_counts(table);
+    sg_count(&counts->shadow_refused, (out->flags & SGPY_SHADOW) != 0);
     if (out->flags & SGPY_ALLOWED) {
-        table->admitted++;
+        sg_count(&counts->admitted, 1);
         return;
     }
-    table->refused++;
-    table->banned += out->decision.binding == SG_BANNED;
-    sg_topk_add(&table->top_refused, &table->names, fp, name, length, now);
+    sg_count(&counts->refused, 1);
+    sg_count(&counts->banned, out->decision.binding == SG_BANNED);
+    sgpy_count_key(table, true, fp, name, length, now);
 }
 
 void sgpy_count(const sgpy_event *event, const sgpy_outcome *out) {
     sgpy_table *table = event->table;
-    if (!event->limiter->enabled || (out->flags & SGPY_DEGRADED)) {
-        return; /* counts nothing; was counted as full */
+    if (!event->limiter->enabled || (out->flags & SGPY_DEGRADED) ||
+        sgpy_enter(table, event->fp) == NULL) {
+        return; /* counts nothing; was counted as full, or as degraded */
     }
-    sg_topk_add(&table->hot, &table->names, event->fp, event->key.data, event->key.length,
-                event->now);
+    sgpy_count_key(table, false, event->fp, event->key.data, event->key.length, event->now);
     tally(table, event->fp, event->key.data, event->key.length, event->now, out);
+    sgpy_leave(table);
 }
 
 void sgpy_count_elsewhere(sgpy_table *table, sg_fingerprint fp, const char *name, size_t length,
                           const sgpy_outcome *out) {
     sg_ticks now;
     (void)sgpy_table_now(table, &now); /* the real clock: it cannot fail */
-    sg_topk_add(&table->hot, &table->names, fp, name, length, now);
+    sgpy_count_key(table, false, fp, name, length, now);
     tally(table, fp, name, length, now, out);
 }
 
@@ -88,34 +133,46 @@ static inline int charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerp
         sgpy_admit(out);
         return 0;
     }
-    const sg_status status = sg_hit(&table->core, rows, fp, costs, now, &out->decision);
-    if (SG_UNLIKELY(status != SG_OK)) {
-        return full(table, status, out);
+    sg_table *core = sgpy_enter_at(table, fp, &now);
+    if (SG_UNLIKELY(core == NULL)) {
+        return stalled(limiter, rows, fp, costs, now, true, out);
     }
-    sg_topk_add(&table->hot, &table->names, fp, name, length, now);
+    const sg_status status = sg_hit(core, rows, fp, costs, now, &out->decision);
+    if (SG_UNLIKELY(status != SG_OK)) {
+        return leave_full(table, status, out);
+    }
+    sgpy_count_key(table, false, fp, name, length, now);
     if (SG_LIKELY(out->decision.allowed && !out->decision.shadow &&
                   out->decision.binding < SG_QUOTAS_MAX)) {
-        table->admitted++;
+        sg_count(&sgpy_counts(table)->admitted, 1);
         out->flags = SGPY_ALLOWED;
-        return 0;
+    } else {
+        sgpy_set_flags(limiter, out);
+        tally(table, fp, name, length, now, out);
     }
-    sgpy_set_flags(limiter, out);
-    tally(table, fp, name, length, now, out);
+    sgpy_leave(table);
     return 0;
 }
+
 int sgpy_charge(sgpy_limiter *limiter, const sg_quota *rows, sg_fingerprint fp, const char *name,
                 size_t length, const uint64_t *costs, sg_ticks now, sgpy_outcome *out) {
     return charge(limiter, rows, fp, name, length, costs, now, out);
 }
 
-void sgpy_look(const sgpy_event *event, sgpy_outcome *out) {
+int sgpy_look(const sgpy_event *event, sgpy_outcome *out) {
     if (!event->limiter->enabled) {
         sgpy_admit(out);
-        return;
+        return 0;
     }
-    sg_peek(&event->table->core, event->rows, event->fp, event->costs, event->now,
-            &out->decision);
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
+    if (SG_UNLIKELY(core == NULL)) {
+        return stalled_event(event, false, out);
+    }
+    sg_peek(core, event->rows, event->fp, event->costs, now, &out->decision);
+    sgpy_leave(event->table);
     sgpy_set_flags(event->limiter, out);
+    return 0;
 }
 
 int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out,
@@ -125,11 +182,17 @@ int sgpy_reserve_uncounted(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *
         sgpy_admit(out);
         return 0;
     }
-    const sg_status status = sg_reserve(&event->table->core, event->rows, event->fp, event->costs,
-                                        ttl, event->now, &out->decision, receipt);
-    if (status != SG_OK) {
-        return full(event->table, status, out);
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
+    if (SG_UNLIKELY(core == NULL)) {
+        return stalled_event(event, true, out); /* charged like a hit, with nothing to settle */
     }
+    const sg_status status = sg_reserve(core, event->rows, event->fp, event->costs, ttl,
+                                        now, &out->decision, receipt);
+    if (status != SG_OK) {
+        return leave_full(event->table, status, out);
+    }
+    sgpy_leave(event->table);
     sgpy_set_flags(event->limiter, out);
     return 0;
 }
@@ -139,13 +202,37 @@ int sgpy_charge_uncounted(const sgpy_event *event, sgpy_outcome *out) {
         sgpy_admit(out);
         return 0;
     }
-    const sg_status status = sg_hit(&event->table->core, event->rows, event->fp, event->costs,
-                                    event->now, &out->decision);
-    if (status != SG_OK) {
-        return full(event->table, status, out);
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
+    if (SG_UNLIKELY(core == NULL)) {
+        return stalled_event(event, true, out);
     }
+    const sg_status status = sg_hit(core, event->rows, event->fp, event->costs, now,
+                                    &out->decision);
+    if (status != SG_OK) {
+        return leave_full(event->table, status, out);
+    }
+    sgpy_leave(event->table);
     sgpy_set_flags(event->limiter, out);
     return 0;
+}
+
+static void settle(const sgpy_event *event, sg_receipt *receipt, const uint64_t *costs) {
+    sg_ticks now = event->now;
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &now);
+    if (core != NULL) {
+        (void)sg_settle(core, event->rows, receipt, costs, now);
+        sgpy_leave(event->table);
+    }
+}
+
+void sgpy_refund(const sgpy_event *event, sg_receipt *receipt) {
+    const uint64_t none[SG_QUOTAS_MAX] = {0};
+    settle(event, receipt, none);
+}
+
+void sgpy_keep(const sgpy_event *event, sg_receipt *receipt) {
+    settle(event, receipt, event->costs);
 }
 
 int sgpy_reserve(const sgpy_event *event, sg_ticks ttl, sgpy_outcome *out, sg_receipt *receipt) {
@@ -213,6 +300,7 @@ static PyObject *hit_any(sgpy_limiter *limiter, PyObject *key, PyObject *cost, P
                event.now, &out) == 0) {
         decision = make(limiter->state, event.quotas, &out);
     }
+    sgpy_tell(event.table);
     sgpy_event_end(&event);
     return sgpy_observed(limiter, key, decision);
 }
@@ -245,9 +333,11 @@ static inline PyObject *hit_known(sgpy_limiter *limiter, PyObject *key, sg_finge
     sg_ticks now;
     (void)sgpy_table_now(limiter->table, &now);
     if (SG_UNLIKELY(charge(limiter, limiter->rows, fp, name, length, costs, now, &out) < 0)) {
+        sgpy_tell(limiter->table);
         return NULL;
     }
     PyObject *decision = make(limiter->state, limiter->quotas, &out);
+    sgpy_tell(limiter->table);
     return SG_LIKELY(limiter->state->observer == NULL) ? decision
                                                        : sgpy_observed(limiter, key, decision);
 }

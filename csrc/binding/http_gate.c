@@ -168,7 +168,8 @@ static bool is_usual(const way *w) {
     }
     /* where anybody is blocked, that is one decision with the count */
     const sgpy_limiter *blocked = w->blocked;
-    return blocked == NULL || (blocked->plain && blocked->table->core.keys == 0);
+    return blocked == NULL || (blocked->plain && blocked->table->sharing == NULL &&
+                               blocked->table->core.body->keys == 0);
 }
 
 static PyObject *admitted(const sgpy_http_gate *self, PyObject *send, PyObject *decision) {

@@ -1,6 +1,7 @@
 /* Limiter: quotas over a table. Its methods are in operations.c and hit.c. */
 #include "binding.h"
 #include "operations.h"
+#include "shared.h"
 #ifdef SG_REDIS
 #include "server.h"
 #endif
@@ -82,7 +83,7 @@ static int rebind(sgpy_limiter *self, sgpy_state *st, PyObject *table, PyObject 
     self->server = old_table == table ? self->server : NULL;
     self->plain = self->server == NULL;
     memcpy(self->rows, rows, sizeof rows);
-    sg_table_know(&self->table->core, rows);
+    sgpy_know(self->table, rows);
     sgpy_plan_release(old_plan);
     /* At the end, for what goes may run Python code. */
     Py_XDECREF(old);
@@ -118,19 +119,64 @@ static PyObject *limiter_rebind(PyObject *op, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-#ifdef SG_REDIS
-/* Goes on over a server (None: not over one), which then decides in place of the table. */
-static PyObject *limiter_serve(PyObject *op, PyObject *args, PyObject *kwargs) {
+/* The policy of that name: 4 if there is none. */
+static uint8_t policy_of(const char *name) {
     static const char *const policies[] = {
         [SGPY_POLICY_RAISE] = "raise", [SGPY_POLICY_ALLOW] = "allow",
         [SGPY_POLICY_DENY] = "deny", [SGPY_POLICY_LOCAL] = "local"};
+    uint8_t which = 0;
+    while (which < 4 && strcmp(policies[which], name) != 0) {
+        which++;
+    }
+    return which;
+}
+
+/* What a check comes to whose lock, in shared memory, a stopped process has; `local` is the
+ * table that then decides, or None. */
+static PyObject *limiter_when_stalled(PyObject *op, PyObject *args) {
+    sgpy_limiter *self = (sgpy_limiter *)op;
+    const char *policy;
+    PyObject *local;
+    sgpy_state *st = sgpy_state_for(Py_TYPE(op));
+    if (st == NULL || !PyArg_ParseTuple(args, "sO:_when_stalled", &policy, &local)) {
+        return NULL;
+    }
+    const uint8_t which = policy_of(policy);
+    if (which == 4 || self->table == NULL) {
+        PyErr_SetString(PyExc_ValueError, "on_store_error makes no sense, or __init__ was not "
+                                          "called");
+        return NULL;
+    }
+    if (local != Py_None) {
+        if (!PyObject_TypeCheck(local, st->Table_Type)) {
+            PyErr_Format(PyExc_TypeError, "local is a Table or None, not %.200s",
+                         Py_TYPE(local)->tp_name);
+            return NULL;
+        }
+        const sg_layout *a = &((sgpy_table *)local)->core.layout, *b = &self->table->core.layout;
+        if (a->quotas != b->quotas || memcmp(a->algorithm, b->algorithm, a->quotas) != 0 ||
+            ((sgpy_table *)local)->sharing != NULL) {
+            PyErr_SetString(PyExc_ValueError, "local is a table of private memory, with the "
+                                              "algorithms of the limiter's own");
+            return NULL;
+        }
+    }
+    PyObject *old = (PyObject *)self->local;
+    self->local = local == Py_None ? NULL : (sgpy_table *)Py_NewRef(local);
+    self->policy = which;
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
+#ifdef SG_REDIS
+/* Goes on over a server (None: not over one), which then decides in place of the table. */
+static PyObject *limiter_serve(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"server", "on_store_error", "timeout", "deny_cache", "lease", NULL};
     sgpy_limiter *self = (sgpy_limiter *)op;
     const char *policy = "raise";
     PyObject *server;
     double timeout = 0.5, deny_cache = 0.0;
     unsigned long long lease = 0;
-    uint8_t which = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sddK:_serve", names, &server, &policy,
                                      &timeout, &deny_cache, &lease)) {
         return NULL;
@@ -139,9 +185,7 @@ static PyObject *limiter_serve(PyObject *op, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_RuntimeError, "Limiter.__init__ was not called");
         return NULL;
     }
-    while (which < 4 && strcmp(policies[which], policy) != 0) {
-        which++;
-    }
+    const uint8_t which = policy_of(policy);
     if (which == 4 || !(timeout > 0 && timeout < 1e9) || !(deny_cache >= 0 && deny_cache < 1e9)) {
         PyErr_SetString(PyExc_ValueError, "on_store_error, timeout or deny_cache makes no sense");
         return NULL;
@@ -171,6 +215,7 @@ static int limiter_traverse(PyObject *op, visitproc visit, void *arg) {
     sgpy_limiter *self = (sgpy_limiter *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->table);
+    Py_VISIT(self->local);
     Py_VISIT(sgpy_server_object(self->server));
     Py_VISIT(self->quotas);
     return 0;
@@ -186,6 +231,7 @@ static int limiter_clear(PyObject *op) {
     sgpy_plan_release(plan);
     Py_XDECREF(server);
     Py_CLEAR(self->hot_key);
+    Py_CLEAR(self->local);
     Py_CLEAR(self->table);
     Py_CLEAR(self->quotas);
     return 0;
@@ -245,6 +291,9 @@ static int limiter_set_enabled(PyObject *op, PyObject *value, void *Py_UNUSED(cl
 static PyMethodDef limiter_methods[] = {
     {"_rebind", limiter_rebind, METH_VARARGS,
      PyDoc_STR("_rebind($self, table, quotas, /)\n--\n\nGoes on over another table.")},
+    {"_when_stalled", limiter_when_stalled, METH_VARARGS,
+     PyDoc_STR("_when_stalled($self, on_store_error, local, /)\n--\n\n"
+               "What a check comes to where a stopped process has the lock of shared memory.")},
 #ifdef SG_REDIS
     {"_serve", FAST_ANY(limiter_serve), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_serve($self, server, on_store_error='raise', timeout=0.5, deny_cache=0.0, "

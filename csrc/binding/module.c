@@ -1,6 +1,7 @@
 /* The module: its state, its types, its functions. Multi-phase init, no globals, so that
  * several interpreters of one process each have their own. */
 #include "fields.h"
+#include "shared.h"
 #ifdef SG_REDIS
 #include "server.h"
 #endif
@@ -281,6 +282,7 @@ static int core_exec(PyObject *module) {
         sgpy_call_init_type(module, st) < 0 || sgpy_connections_init(module, st) < 0 ||
         sgpy_sending_init_type(module, st) < 0 || sgpy_http_gate_init_type(module, st) < 0 ||
         sgpy_message_gate_init_type(module, st) < 0 || sgpy_frame_send_init_type(module, st) < 0 ||
+        sgpy_file_init_type(module, st) < 0 ||
 #ifdef SG_REDIS
         sgpy_server_init_types(module, st) < 0 ||
         PyModule_AddStringConstant(module, "HIREDIS", sg_resp_version()) < 0 ||

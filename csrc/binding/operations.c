@@ -1,6 +1,7 @@
 /* What a limiter does besides the plain hit: each method converts, then makes one call of
  * the core. */
 #include "operations.h"
+#include "shared.h"
 
 #include <string.h>
 
@@ -9,14 +10,29 @@ static int check(sgpy_limiter *limiter, sg_status status) {
     if (SG_LIKELY(status == SG_OK)) {
         return 0;
     }
-    if (status == SG_NO_MEMORY) {
+    if (!sgpy_is_full(limiter->table, status)) {
         PyErr_NoMemory();
     } else {
         PyErr_SetString(limiter->state->StoreFullError,
                         "the store is full of bans, reservations or held slots, so this cannot "
-                        "be kept: raise its max_keys or max_bytes");
+                        "be kept: raise its max_keys, max_bytes or size");
     }
     return -1;
+}
+
+/* The table of an event's key, entered; NULL with a StoreError: a change is not made by halves,
+ * nor elsewhere, whatever on_store_error says. */
+static sg_table *enter(sgpy_event *event) {
+    sg_table *core = sgpy_enter_at(event->table, event->fp, &event->now);
+    if (core == NULL) {
+        sgpy_raise_stalled(event->table);
+    }
+    return core;
+}
+
+static PyObject *end(sgpy_event *event, bool done) {
+    sgpy_event_end(event);
+    return done ? Py_NewRef(Py_None) : NULL;
 }
 
 /* ---- hit */
@@ -80,7 +96,10 @@ SGPY_FAST_METHOD(sgpy_limiter_peek_nowait) {
         sgpy_event_begin(&event, limiter, given[0], given[1]) < 0) {
         return NULL;
     }
-    sgpy_look(&event, &out);
+    if (sgpy_look(&event, &out) < 0) {
+        sgpy_event_end(&event);
+        return NULL;
+    }
     PyObject *decision = sgpy_outcome_decision(limiter->state, event.quotas, &out);
     sgpy_event_end(&event);
     return decision;
@@ -132,11 +151,17 @@ SGPY_FAST_METHOD(sgpy_limiter_project_nowait) {
         }
         if (limiter->version == version) {
             sg_status status = SG_OK;
+            bool entered = true;
             if (limiter->enabled && !limiter->shadow) {
-                status = sg_project(&event.table->core, event.rows, event.fp, rows,
-                                    (size_t)PyTuple_GET_SIZE(costs), event.now, &wait);
+                sg_table *core = enter(&event);
+                entered = core != NULL;
+                if (entered) {
+                    status = sg_project(core, event.rows, event.fp, rows,
+                                        (size_t)PyTuple_GET_SIZE(costs), event.now, &wait);
+                    sgpy_leave(event.table);
+                }
             }
-            if (check(limiter, status) == 0) {
+            if (entered && check(limiter, status) == 0) {
                 result = PyFloat_FromDouble(sgpy_seconds_of(wait));
             }
             i = 16;
@@ -173,8 +198,12 @@ SGPY_FAST_METHOD(sgpy_limiter_penalize_nowait) {
         return NULL;
     }
     if (limiter->enabled) {
-        status = sg_limiter_penalize(&event.table->core, event.rows, event.fp, event.costs,
-                                     event.now);
+        sg_table *core = enter(&event);
+        if (core == NULL) {
+            return end(&event, false);
+        }
+        status = sg_limiter_penalize(core, event.rows, event.fp, event.costs, event.now);
+        sgpy_leave(event.table);
     }
     sgpy_event_end(&event);
     if (check(limiter, status) < 0) {
@@ -188,11 +217,15 @@ SGPY_FAST_METHOD(sgpy_limiter_reward_nowait) {
     if (begin("reward_nowait", &event, op, args, nargs, kwnames) < 0) {
         return NULL;
     }
-    if (((sgpy_limiter *)op)->enabled) {
-        sg_limiter_reward(&event.table->core, event.rows, event.fp, event.costs, event.now);
+    if (!((sgpy_limiter *)op)->enabled) {
+        return end(&event, true);
     }
-    sgpy_event_end(&event);
-    Py_RETURN_NONE;
+    sg_table *core = enter(&event);
+    if (core != NULL) {
+        sg_limiter_reward(core, event.rows, event.fp, event.costs, event.now);
+        sgpy_leave(event.table);
+    }
+    return end(&event, core != NULL);
 }
 
 /* ---- reset, ban, unban */
@@ -213,9 +246,12 @@ SGPY_FAST_METHOD(sgpy_limiter_reset_nowait) {
     if (begin_key("reset_nowait", &event, op, args, nargs, kwnames) < 0) {
         return NULL;
     }
-    sg_limiter_reset(&event.table->core, event.fp);
-    sgpy_event_end(&event);
-    Py_RETURN_NONE;
+    sg_table *core = enter(&event);
+    if (core != NULL) {
+        sg_limiter_reset(core, event.fp);
+        sgpy_leave(event.table);
+    }
+    return end(&event, core != NULL);
 }
 
 SGPY_FAST_METHOD(sgpy_limiter_unban_nowait) {
@@ -223,9 +259,12 @@ SGPY_FAST_METHOD(sgpy_limiter_unban_nowait) {
     if (begin_key("unban_nowait", &event, op, args, nargs, kwnames) < 0) {
         return NULL;
     }
-    sg_limiter_unban(&event.table->core, event.fp, event.now);
-    sgpy_event_end(&event);
-    Py_RETURN_NONE;
+    sg_table *core = enter(&event);
+    if (core != NULL) {
+        sg_limiter_unban(core, event.fp, event.now);
+        sgpy_leave(event.table);
+    }
+    return end(&event, core != NULL);
 }
 
 SGPY_FAST_METHOD(sgpy_limiter_ban_nowait) {
@@ -240,7 +279,12 @@ SGPY_FAST_METHOD(sgpy_limiter_ban_nowait) {
         return NULL;
     }
     /* Not as on_full says: a ban that was not kept would be a limit silently off. */
-    const sg_status status = sg_limiter_ban(&event.table->core, event.fp, length, event.now);
+    sg_table *core = enter(&event);
+    if (core == NULL) {
+        return end(&event, false);
+    }
+    const sg_status status = sg_limiter_ban(core, event.fp, length, event.now);
+    sgpy_leave(event.table);
     sgpy_event_end(&event);
     if (check(limiter, status) < 0) {
         return NULL;
@@ -272,8 +316,7 @@ SGPY_FAST_METHOD(sgpy_limiter_reserve_nowait) {
                       ? sgpy_receipt_new(limiter, event.table, event.quotas, event.rows, &raw)
                       : Py_NewRef(Py_None);
         if (receipt == NULL && raw.open) {
-            const uint64_t none[SG_QUOTAS_MAX] = {0};
-            (void)sg_settle(&event.table->core, event.rows, &raw, none, event.now);
+            sgpy_refund(&event, &raw);
         }
     }
     sgpy_event_end(&event);

@@ -1,7 +1,7 @@
 /* Receipt: an open reservation, settled once, by the limiter's numbers of then: the core's
  * receipt knows what was taken. The numbers of the reserve count only where the limiter
  * has gone on over another table. */
-#include "binding.h"
+#include "shared.h"
 
 #include <string.h>
 
@@ -25,7 +25,7 @@ PyObject *sgpy_receipt_new(sgpy_limiter *limiter, sgpy_table *table, PyObject *q
     self->limiter = (sgpy_limiter *)Py_NewRef((PyObject *)limiter);
     self->table = (sgpy_table *)Py_NewRef((PyObject *)table);
     self->quotas = Py_NewRef(quotas);
-    self->epoch = table->epoch;
+    self->epoch = sgpy_epoch(table);
     self->receipt = *receipt;
     memcpy(self->rows, rows, sizeof self->rows);
     for (unsigned i = 0; i < SG_QUOTAS_MAX; i++) {
@@ -81,20 +81,26 @@ static PyObject *receipt_settle(PyObject *op, PyObject *actual) {
     if (sgpy_table_now(table, &now) < 0) {
         goto done;
     }
-    if (self->epoch != table->epoch) {
+    if (self->epoch != sgpy_epoch(table)) {
         self->receipt.open = false;
     }
     const sg_quota *rows =
         self->limiter != NULL && self->limiter->table == table ? self->limiter->rows : self->rows;
-    const sg_status status = sg_settle(&table->core, rows, &self->receipt, costs, now);
+    sg_table *core = sgpy_enter_at(table, self->receipt.fp, &now);
+    if (core == NULL) {
+        sgpy_raise_stalled(table);
+        goto done;
+    }
+    const sg_status status = sg_settle(core, rows, &self->receipt, costs, now);
+    sgpy_leave(table);
     if (status == SG_OK) {
         result = Py_NewRef(Py_None);
-    } else if (status == SG_NO_MEMORY) {
+    } else if (!sgpy_is_full(table, status)) {
         PyErr_NoMemory();
     } else {
         PyErr_SetString(table->state->StoreFullError,
                         "the store is full of bans, reservations or held slots, so the rest of "
-                        "this reservation cannot be charged: raise its max_keys or max_bytes");
+                        "this reservation cannot be charged: raise its max_keys, max_bytes or size");
     }
 done:
     Py_DECREF(table);
@@ -104,7 +110,7 @@ done:
 static PyObject *receipt_open(PyObject *op, void *Py_UNUSED(closure)) {
     const sgpy_receipt *self = (sgpy_receipt *)op;
     return PyBool_FromLong(self->receipt.open && self->table != NULL &&
-                           self->epoch == self->table->epoch);
+                           self->epoch == sgpy_epoch(self->table));
 }
 
 static PyObject *receipt_reserved(PyObject *op, void *Py_UNUSED(closure)) {

@@ -172,12 +172,9 @@ static Py_ssize_t binding(const member *members, Py_ssize_t count) {
 }
 
 static void refund(member *members, Py_ssize_t count) {
-    const uint64_t none[SG_QUOTAS_MAX] = {0};
     for (Py_ssize_t i = 0; i < count; i++) {
         if (members[i].reserved) {
-            /* A refund needs no memory, so it cannot fail. */
-            (void)sg_settle(&members[i].event.table->core, members[i].event.rows,
-                            &members[i].receipt, none, members[i].event.now);
+            sgpy_refund(&members[i].event, &members[i].receipt); /* needs no memory */
         }
     }
 }
@@ -205,11 +202,13 @@ static int reserve_all(member *members, Py_ssize_t count, Py_ssize_t *index) {
     return 1;
 }
 
-/* Whether a charge of it cannot fail: its cell is there and needs no more memory. */
+/* Whether a charge of it cannot fail: its cell is there and needs no more memory, and no other
+ * process charges it meanwhile. */
 static bool is_sure(const member *m) {
     sg_table *core = &m->event.table->core;
     return !m->event.limiter->enabled || (m->out.flags & SGPY_TURNED) ||
-           (!core->layout.logs && sg_table_find(core, m->event.fp) != NULL);
+           (m->event.table->sharing == NULL && !core->layout.logs &&
+            sg_table_find(core, m->event.fp) != NULL);
 }
 
 /* Whether all can be charged at once, since nothing can fail that would have to be taken
@@ -261,8 +260,7 @@ static int charge_all(member *members, Py_ssize_t count, Py_ssize_t first, Py_ss
 static void keep_all(member *members, Py_ssize_t count) {
     for (Py_ssize_t i = 0; i < count; i++) {
         if (members[i].reserved) {
-            (void)sg_settle(&members[i].event.table->core, members[i].event.rows,
-                            &members[i].receipt, members[i].event.costs, members[i].event.now);
+            sgpy_keep(&members[i].event, &members[i].receipt);
         }
     }
 }
@@ -283,7 +281,9 @@ static PyObject *decide_all(sgpy_state *st, member *members, Py_ssize_t count,
     bool admitted = true;
     for (Py_ssize_t i = 0; i < count; i++) {
         if (!members[i].merged) {
-            sgpy_look(&members[i].event, &members[i].out);
+            if (sgpy_look(&members[i].event, &members[i].out) < 0) {
+                return NULL;
+            }
             admitted &= members[i].out.decision.allowed;
         }
     }

@@ -1,5 +1,5 @@
 /* Slots and Slot: concurrency over a table that was made with no algorithms. */
-#include "binding.h"
+#include "shared.h"
 
 #include <stddef.h>
 
@@ -15,6 +15,7 @@ typedef struct {
     PyObject *key;
     sg_fingerprint fp;
     uint64_t epoch; /* of the table: a cleared one counts none of these */
+    sg_owner owner; /* of shared memory: a forked child does not give back its parent's */
     bool held;
     bool counted; /* not where a full table let it through */
     bool quiet;   /* its holder gives it back, but a cycle may be collected in any order */
@@ -32,18 +33,35 @@ static PyObject *slot_new(sgpy_table *table, PyObject *key, sg_fingerprint fp, b
     slot->table = (sgpy_table *)Py_NewRef((PyObject *)table);
     slot->key = Py_NewRef(key);
     slot->fp = fp;
-    slot->epoch = table->epoch;
+    slot->epoch = sgpy_epoch(table);
     slot->held = true;
     slot->counted = counted;
     return (PyObject *)slot;
+}
+
+/* Of shared memory: one that a stopped process is in the way of is given back with the next. */
+static void give_back(sgpy_table *table, sg_fingerprint fp, sg_owner owner) {
+    if (table->sharing == NULL) {
+        sg_slots_release(&table->core, fp);
+        return;
+    }
+    sg_table *core = sgpy_enter(table, fp);
+    if (core == NULL) {
+        sgpy_owe(table, fp, owner);
+        return;
+    }
+    if (owner == sgpy_self(table)) {
+        sg_holders_release(core, fp, owner);
+    }
+    sgpy_leave(table);
 }
 
 /* Runs no Python code. */
 static bool release(sgpy_slot *slot) {
     const bool held = slot->held;
     slot->held = false;
-    if (held && slot->counted && slot->table != NULL && slot->epoch == slot->table->epoch) {
-        sg_slots_release(&slot->table->core, slot->fp);
+    if (held && slot->counted && slot->table != NULL && slot->epoch == sgpy_epoch(slot->table)) {
+        give_back(slot->table, slot->fp, slot->owner);
     }
     return held;
 }
@@ -233,10 +251,9 @@ static void slots_dealloc(PyObject *op) {
 /* A slot where the table is full of held ones, as its on_full says. */
 static PyObject *acquire_full(sgpy_table *table, sg_status status, PyObject *key,
                               sg_fingerprint fp) {
-    if (status == SG_NO_MEMORY) {
+    if (!sgpy_is_full(table, status)) {
         return PyErr_NoMemory();
     }
-    table->full++;
     if (table->on_full == SGPY_ALLOW) {
         return slot_new(table, key, fp, false);
     }
@@ -258,21 +275,43 @@ static PyObject *acquire(sgpy_table *table, PyObject *key, uint64_t limit) {
         return NULL;
     }
     const sg_fingerprint fp = sg_fingerprint_of(&table->secret, bytes.data, bytes.length);
-    const sg_status status = sg_slots_acquire(&table->core, fp, limit, now, &acquired, &held);
+    sgpy_pay(table);
+    sg_table *core = sgpy_enter_at(table, fp, &now);
+    if (core == NULL) {
+        sgpy_raise_stalled(table);
+        sgpy_key_done(&bytes);
+        return NULL;
+    }
+    const sg_owner owner = sgpy_self(table);
+    const uint64_t epoch = sgpy_epoch(table);
+    sg_status status;
+    if (SG_LIKELY(table->sharing == NULL)) {
+        status = sg_slots_acquire(core, fp, limit, now, &acquired, &held);
+    } else {
+        const sg_witness witness = sgpy_witness(table);
+        status = sg_holders_acquire(core, fp, limit, owner, &witness, now, &acquired, &held);
+    }
+    sg_counts *counts = sgpy_counts(table);
+    if (status != SG_OK) {
+        sg_count(&counts->full, sgpy_is_full(table, status));
+    } else {
+        sg_count(&counts->admitted, acquired);
+        sg_count(&counts->refused, !acquired);
+        sgpy_count_key(table, !acquired, fp, bytes.data, bytes.length, now);
+    }
+    sgpy_leave(table);
     PyObject *slot = NULL;
     if (status != SG_OK) {
         slot = acquire_full(table, status, key, fp);
     } else if (!acquired) {
-        table->refused++;
-        sg_topk_add(&table->top_refused, &table->names, fp, bytes.data, bytes.length, now);
         slot = Py_NewRef(Py_None);
     } else {
-        const uint64_t epoch = table->epoch;
-        table->admitted++;
-        sg_topk_add(&table->hot, &table->names, fp, bytes.data, bytes.length, now);
         slot = slot_new(table, key, fp, true);
-        if (slot == NULL && table->epoch == epoch) {
-            sg_slots_release(&table->core, fp);
+        if (slot != NULL) {
+            ((sgpy_slot *)slot)->owner = owner;
+            ((sgpy_slot *)slot)->epoch = epoch;
+        } else if (sgpy_epoch(table) == epoch) {
+            give_back(table, fp, owner);
         }
     }
     sgpy_key_done(&bytes);
@@ -301,9 +340,21 @@ static PyObject *slots_count(PyObject *op, PyObject *key) {
     if (sgpy_key_read(key, &bytes) < 0) {
         return NULL;
     }
-    const uint64_t held = sg_slots_count(
-        &table->core, sg_fingerprint_of(&table->secret, bytes.data, bytes.length));
+    const sg_fingerprint fp = sg_fingerprint_of(&table->secret, bytes.data, bytes.length);
     sgpy_key_done(&bytes);
+    sg_table *core = sgpy_enter(table, fp);
+    if (core == NULL) {
+        sgpy_raise_stalled(table);
+        return NULL;
+    }
+    uint64_t held;
+    if (table->sharing == NULL) {
+        held = sg_slots_count(core, fp);
+    } else {
+        const sg_witness witness = sgpy_witness(table);
+        held = sg_holders_count(core, fp, &witness);
+    }
+    sgpy_leave(table);
     return PyLong_FromUnsignedLongLong(held);
 }
 

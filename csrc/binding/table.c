@@ -1,5 +1,5 @@
 /* Table: the state of one limiter name, its clock, its counters. */
-#include "binding.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <math.h>
@@ -191,16 +191,19 @@ done:
 
 static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"algorithms", "max_keys", "max_bytes", "on_full",
-                            "clock",      "secret",   NULL};
+                            "clock",      "secret",   "shared",    "name",
+                            "text",       "listener", NULL};
     PyObject *algorithms, *max_keys = NULL, *max_bytes = Py_None, *on_full = NULL;
-    PyObject *clock = Py_None, *secret = Py_None;
+    PyObject *clock = Py_None, *secret = Py_None, *shared = Py_None, *name = NULL;
+    PyObject *text = NULL, *listener = NULL;
     uint8_t which[SG_QUOTAS_MAX] = {0};
     unsigned count = 0;
     uint64_t keys = 1000000, bytes = 0;
     sgpy_state *st = sgpy_state_for(type);
     if (st == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOO:Table", names, &algorithms,
-                                     &max_keys, &max_bytes, &on_full, &clock, &secret) ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOOOO:Table", names, &algorithms,
+                                     &max_keys, &max_bytes, &on_full, &clock, &secret, &shared,
+                                     &name, &text, &listener) ||
         read_algorithms(st, algorithms, which, &count) < 0 ||
         (max_keys != NULL && bound_of(max_keys, "max_keys", &keys) < 0) ||
         (max_bytes != Py_None && bound_of(max_bytes, "max_bytes", &bytes) < 0)) {
@@ -232,6 +235,9 @@ static PyObject *table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     sg_arena_init(&self->names, &sg_malloc_allocator, 0);
     sg_topk_init(&self->hot, seeds[0]);
     sg_topk_init(&self->top_refused, seeds[1]);
+    if (shared != Py_None && sgpy_share(self, shared, name, text, listener, count, which) < 0) {
+        goto fail;
+    }
     return (PyObject *)self;
 fail:
     Py_DECREF(self);
@@ -240,15 +246,22 @@ fail:
 
 static int table_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(((sgpy_table *)op)->clock);
+    const sgpy_table *self = (sgpy_table *)op;
+    Py_VISIT(self->clock);
+    if (self->sharing != NULL) {
+        Py_VISIT(self->sharing->listener);
+    }
     return 0;
 }
 
-/* The clock alone may be part of a cycle. */
+/* The clock and the listener alone may be part of a cycle. */
 static int table_clear_refs(PyObject *op) {
     sgpy_table *self = (sgpy_table *)op;
     self->clock_is_object = false;
     Py_CLEAR(self->clock);
+    if (self->sharing != NULL) {
+        Py_CLEAR(self->sharing->listener);
+    }
     return 0;
 }
 
@@ -260,6 +273,7 @@ static void table_dealloc(PyObject *op) {
         PyObject_ClearWeakRefs(op);
     }
     (void)table_clear_refs(op);
+    sgpy_unshare(self);
     if (self->made) {
         sg_topk_free(&self->hot, &self->names);
         sg_topk_free(&self->top_refused, &self->names);
@@ -279,6 +293,9 @@ static PyObject *table_now(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *table_clear(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     sgpy_table *self = (sgpy_table *)op;
+    if (self->sharing != NULL) {
+        return sgpy_shared_clear(self);
+    }
     self->epoch++;
     sg_table_clear(&self->core);
     Py_RETURN_NONE;
@@ -286,14 +303,18 @@ static PyObject *table_clear(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *table_counters(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     const sgpy_table *self = (sgpy_table *)op;
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsK}", "admitted", (unsigned long long)self->admitted,
-                         "refused", (unsigned long long)self->refused, "shadow_refused",
-                         (unsigned long long)self->shadow_refused, "banned",
-                         (unsigned long long)self->banned, "evictions",
-                         (unsigned long long)self->core.evictions, "full",
-                         (unsigned long long)self->full, "degraded",
+    const sg_counts *counts = &self->counts;
+    if (self->sharing != NULL) {
+        return sgpy_shared_counters((sgpy_table *)op);
+    }
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsK}", "admitted", (unsigned long long)counts->admitted,
+                         "refused", (unsigned long long)counts->refused, "shadow_refused",
+                         (unsigned long long)counts->shadow_refused, "banned",
+                         (unsigned long long)counts->banned, "evictions",
+                         (unsigned long long)self->core.body->evictions, "full",
+                         (unsigned long long)counts->full, "degraded",
                          (unsigned long long)self->degraded, "keys",
-                         (unsigned long long)self->core.keys, "bytes",
+                         (unsigned long long)self->core.body->keys, "bytes",
                          (unsigned long long)sg_table_bytes(&self->core));
 }
 
@@ -316,7 +337,10 @@ static PyObject *table_top(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (entries == NULL) {
         return PyErr_NoMemory();
     }
-    const size_t found = sg_topk_list(refused ? &self->top_refused : &self->hot, entries, most);
+    const size_t found =
+        self->sharing != NULL
+            ? sgpy_shared_top(self, refused, entries, most)
+            : sg_topk_list(refused ? &self->top_refused : &self->hot, entries, most);
     list = PyList_New((Py_ssize_t)found);
     for (size_t i = 0; list != NULL && i < found; i++) {
         PyObject *item = Py_BuildValue("(y#OK)", entries[i].name,
@@ -344,11 +368,20 @@ static PyObject *table_algorithms(PyObject *op, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *table_keys(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(((sgpy_table *)op)->core.keys);
+    return PyLong_FromUnsignedLongLong(sgpy_added_up((sgpy_table *)op).keys);
 }
 
 static PyObject *table_bytes(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(sg_table_bytes(&((sgpy_table *)op)->core));
+    return PyLong_FromUnsignedLongLong(sgpy_added_up((sgpy_table *)op).bytes);
+}
+
+static PyObject *table_shared(PyObject *op, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((sgpy_table *)op)->sharing != NULL);
+}
+
+static PyObject *table_other_shape(PyObject *op, void *Py_UNUSED(closure)) {
+    const sgpy_table *self = (sgpy_table *)op;
+    return PyBool_FromLong(self->sharing != NULL && self->sharing->table.other_shape);
 }
 
 static PyMethodDef table_methods[] = {
@@ -367,6 +400,9 @@ static PyMethodDef table_methods[] = {
 static PyGetSetDef table_getset[] = {
     {"algorithms", table_algorithms, NULL, PyDoc_STR("One name a quota."), NULL},
     {"keys", table_keys, NULL, PyDoc_STR("Keys that it holds."), NULL},
+    {"shared", table_shared, NULL, PyDoc_STR("Whether other processes share it."), NULL},
+    {"other_shape", table_other_shape, NULL,
+     PyDoc_STR("Whether its file has a limiter of the same name and other algorithms."), NULL},
     {"bytes", table_bytes, NULL, PyDoc_STR("Bytes that its keys take."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -378,7 +414,8 @@ static PyMemberDef table_members[] = {
 
 static PyType_Slot table_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("Table(algorithms, *, max_keys=1000000, max_bytes=None, "
-                                  "on_full='deny', clock=None, secret=None)\n--\n\n"
+                                  "on_full='deny', clock=None, secret=None, shared=None, "
+                                  "name=None, text=None, listener=None)\n--\n\n"
                                   "The state of one limiter name in one store.")},
     {Py_tp_new, (void *)table_new},
     {Py_tp_dealloc, (void *)table_dealloc},

@@ -26,12 +26,16 @@ sg_ref sg_arena_alloc(sg_arena *arena, size_t size) {
     if (memory == NULL)
         return 0;
     arena->bytes += size;
-    return (sg_ref)(uintptr_t)memory;
+    return (sg_ref)((uintptr_t)memory - arena->base);
 }
 
 void sg_arena_free(sg_arena *arena, sg_ref ref, size_t size) {
     if (ref == 0)
         return;
+    void *memory = sg_arena_find(arena, ref, size);
+    if (SG_UNLIKELY(memory == NULL))
+        return;
     arena->bytes -= size;
-    arena->allocator.free(arena->allocator.context, sg_arena_at(arena, ref), size);
+    sg_touch(arena, memory, size); /* it may be given out again before this change is whole */
+    arena->allocator.free(arena->allocator.context, memory, size);
 }

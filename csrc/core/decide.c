@@ -108,13 +108,16 @@ sg_verdict sg_decide_sliding_log(const sg_quota *q, const sg_log *log, sg_ticks 
         v.retry = SG_NEVER;
         return v;
     }
+    /* Until the last of those goes that are too many. In a damaged log times may go back, and
+     * counts be less than the total; still it is some time, or who waits for it never ends. */
     uint64_t excess = used + cost - q->limit;
-    for (; i < length; i++) {
+    sg_ticks last = 0;
+    for (v.retry = q->period; i < length; i++) {
         const sg_log_entry *e = sg_log_at(log, i);
-        if (e->count >= excess) {
-            v.retry = sg_min(e->at, now) + q->period - now;
+        last = sg_max(last, sg_min(e->at, now));
+        v.retry = last + q->period - now;
+        if (e->count >= excess)
             break;
-        }
         excess -= e->count;
     }
     return v;

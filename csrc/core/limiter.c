@@ -13,6 +13,7 @@ static sg_status hit_any(sg_table *table, const sg_quota *quotas, sg_fingerprint
     sg_look(table, quotas, cell, now, &v);
     sg_judge(table, quotas, &v, costs, now, out);
     sg_keep_cut(table, cell, &v);
+    sg_commit(&table->arena); /* what only cut and forgot stands, so that notes do not pile up */
     if (!out->allowed || v.charging == 0)
         return SG_OK;
     if (cell == NULL || table->layout.logs) {
@@ -82,22 +83,30 @@ void sg_limiter_reward(sg_table *table, const sg_quota *quotas, sg_fingerprint f
                        const uint64_t *costs, sg_ticks now) {
     sg_cell *cell = sg_table_find(table, fp);
     sg_view v;
+    bool touched = false;
     if (cell == NULL)
         return;
     sg_look(table, quotas, cell, now, &v);
+    sg_commit(&table->arena);
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         if (quotas[i].unlimited)
             continue;
         if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
-            if (v.log[i] != NULL)
+            if (v.log[i] != NULL) {
+                sg_log_touch(&table->arena, v.log[i]);
                 sg_log_take_newest(v.log[i], costs[i]);
+            }
             continue;
         }
         uint64_t given = sg_reward(&quotas[i], &v.state[i], now, costs[i]);
         sg_cell_set_state(table, cell, i, &v.state[i]);
         sg_record *record = sg_cell_record(table, cell);
-        if (record != NULL && table->layout.algorithm[i] == SG_GCRA)
+        if (record != NULL && table->layout.algorithm[i] == SG_GCRA) {
+            if (!touched)
+                sg_claims_touch(table, record);
+            touched = true;
             sg_claims_move(table, record, 0, i, given);
+        }
     }
 }
 
@@ -112,6 +121,7 @@ sg_status sg_limiter_ban(sg_table *table, sg_fingerprint fp, sg_ticks length, sg
     sg_cell *cell = sg_table_find(table, fp);
     sg_status status = sg_record_of(table, fp, now, &cell, &record);
     if (status == SG_OK) {
+        sg_touch(&table->arena, record, sizeof *record);
         record->ban_until = now + length;
         record->ban_length = length;
     }

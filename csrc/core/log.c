@@ -15,7 +15,7 @@ static sg_ticks span_end(sg_ticks at, sg_ticks period) {
 }
 
 static inline sg_log_entry *entry(sg_log *log, unsigned i) {
-    return &log->entries[(log->head + i) & (log->capacity - 1u)];
+    return &log->entries[sg_log_index(log, i)];
 }
 
 void sg_log_init(sg_log *log, unsigned capacity) {
@@ -23,11 +23,12 @@ void sg_log_init(sg_log *log, unsigned capacity) {
 }
 
 void sg_log_copy(sg_log *to, const sg_log *from) {
-    for (unsigned i = 0; i < from->length; i++)
+    const unsigned length = (unsigned)sg_min(from->length, to->capacity);
+    for (unsigned i = 0; i < length; i++)
         to->entries[i] = *sg_log_at(from, i);
     to->head = 0;
-    to->length = from->length;
-    to->merged = from->merged;
+    to->length = (uint16_t)length;
+    to->merged = (uint16_t)sg_min(from->merged, length);
     to->total = from->total;
 }
 
@@ -47,6 +48,8 @@ void sg_log_expire(sg_log *log, sg_ticks now, sg_ticks period) {
     }
     while (log->length > 0 && now - entry(log, 0)->at >= period)
         drop_oldest(log);
+    if (log->length == 0)
+        log->total = 0; /* as it is, but where it was damaged: that must not refuse for ever */
 }
 
 /* Joins the entries of one span from the first that may not be merged yet. */
@@ -87,6 +90,8 @@ void sg_log_add(sg_log *log, sg_ticks now, sg_ticks period, uint64_t count) {
             sg_log_expire(log, now, period);
             log->merged = 0;
             merge(log, period);
+            if (log->length == log->capacity)
+                drop_oldest(log); /* its times are damaged */
         }
     }
     *entry(log, log->length) = (sg_log_entry){.at = now, .count = count};

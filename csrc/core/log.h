@@ -35,9 +35,14 @@ static inline size_t sg_log_bytes(unsigned capacity) {
     return sizeof(sg_log) + capacity * sizeof(sg_log_entry);
 }
 
-/* Entry i, from the oldest. */
+/* Where entry i is, from the oldest. In a damaged mapping two logs may lie in one place, and
+ * what was checked changes: no index is ever beyond the largest log. */
+static inline unsigned sg_log_index(const sg_log *log, unsigned i) {
+    return (log->head + i) & (log->capacity - 1u) & (SG_LOG_MAX - 1u);
+}
+
 static inline const sg_log_entry *sg_log_at(const sg_log *log, unsigned i) {
-    return &log->entries[(log->head + i) & (log->capacity - 1u)];
+    return &log->entries[sg_log_index(log, i)];
 }
 
 /* Makes an empty log of memory of sg_log_bytes(capacity). */

@@ -6,7 +6,7 @@ static sg_status copy_logs(sg_table *table, sg_view *v, sg_ref copies[SG_QUOTAS_
         if (table->layout.algorithm[i] != SG_SLIDING_LOG)
             continue;
         size_t size = sg_log_bytes(SG_LOG_MAX);
-        void *memory = table->arena.allocator.alloc(table->arena.allocator.context, size);
+        void *memory = table->scratch.alloc(table->scratch.context, size);
         if (memory == NULL)
             return SG_NO_MEMORY;
         sg_log *copy = memory;
@@ -22,8 +22,8 @@ static sg_status copy_logs(sg_table *table, sg_view *v, sg_ref copies[SG_QUOTAS_
 static void free_copies(sg_table *table, const sg_ref copies[SG_QUOTAS_MAX]) {
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         if (copies[i] != 0)
-            table->arena.allocator.free(table->arena.allocator.context,
-                                        (void *)(uintptr_t)copies[i], sg_log_bytes(SG_LOG_MAX));
+            table->scratch.free(table->scratch.context, (void *)(uintptr_t)copies[i],
+                                sg_log_bytes(SG_LOG_MAX));
     }
 }
 

@@ -19,6 +19,7 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     sg_judge(table, quotas, &v, costs, now, out);
     memset(receipt, 0, sizeof *receipt);
     sg_keep_cut(table, cell, &v);
+    sg_commit(&table->arena);
     if (!out->allowed)
         return SG_OK;
     bool known = cell != NULL;
@@ -29,7 +30,7 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     if (status == SG_OK)
         status = sg_claims_make_room(table, fp, record, now, &cell);
     if (status != SG_OK) {
-        if (known)
+        if (known && SG_LIKELY(cell != NULL))
             sg_cell_tidy(table, cell, now);
         else
             sg_table_remove(table, cell);
@@ -37,6 +38,8 @@ sg_status sg_reserve(sg_table *table, const sg_quota *quotas, sg_fingerprint fp,
     }
     sg_charge(table, quotas, cell, &v, costs, now);
     sg_claim *claim = sg_claims_add(table, record);
+    if (SG_UNLIKELY(claim == NULL))
+        return SG_NO_MEMORY; /* of a damaged mapping */
     claim->lapses = now + ttl;
     record->pinned_until = sg_max(record->pinned_until, claim->lapses);
     receipt->fp = fp;
@@ -67,14 +70,16 @@ static void refund_one(sg_table *table, const sg_quota *q, sg_cell *cell, sg_rec
     switch (table->layout.algorithm[i]) {
     case SG_SLIDING_LOG: {
         sg_log *log = sg_state_log(table, i, &state);
-        if (log != NULL)
+        if (log != NULL) {
+            sg_log_touch(&table->arena, log);
             sg_log_take_at(log, now, q->period, receipt->mark[i], units);
+        }
         return;
     }
     case SG_GCRA: {
         /* The smaller interval: numbers that changed meanwhile must not make it more. */
         const sg_ticks amount = units * sg_min(q->interval, receipt->interval[i]);
-        const sg_ticks end = sg_claim_at(table, record, index)->end[i];
+        const sg_ticks end = sg_claims_end(table, record, index, i);
         const sg_ticks given = sg_refund(q, &state, now, end, amount);
         sg_claims_move(table, record, index + 1, i, given);
         break;
@@ -109,9 +114,12 @@ sg_status sg_settle(sg_table *table, const sg_quota *quotas, sg_receipt *receipt
         return SG_OK;
     sg_view v;
     sg_look(table, quotas, cell, now, &v); /* cuts and expires the logs */
+    sg_commit(&table->arena);
     sg_record *record = sg_cell_record(table, cell);
     int64_t index = record == NULL ? -1 : sg_claims_find(table, record, receipt->claim);
     bool held = index >= 0 && now < receipt->lapses;
+    if (index >= 0)
+        sg_claims_touch(table, record);
     for (unsigned i = 0; i < table->layout.quotas; i++) {
         if (quotas[i].unlimited || receipt->cost[i] == NOT_CHARGED)
             continue;

@@ -1,6 +1,7 @@
 #include "segment.h"
 
 #include "claims.h"
+#include "holders.h"
 
 #include <string.h>
 
@@ -13,9 +14,11 @@ sg_status sg_cell_mark(sg_table *table, sg_cell *cell, sg_record **out) {
         return sg_arena_has_room(&table->arena, sizeof(sg_record)) ? SG_NO_MEMORY : SG_FULL;
     sg_record *record = sg_arena_at(&table->arena, ref);
     record->word = cell->words[0];
+    sg_touch(&table->arena, &table->body->marked, sizeof table->body->marked);
+    sg_touch(&table->arena, &cell->hi, 2 * sizeof(uint64_t));
     cell->words[0] = ref;
     cell->hi |= SG_CELL_MARKED;
-    table->marked++;
+    table->body->marked++;
     *out = record;
     return SG_OK;
 }
@@ -24,9 +27,11 @@ static void unmark(sg_table *table, sg_cell *cell, sg_record *record) {
     uint64_t word = record->word;
     sg_arena_free(&table->arena, record->claims, record->capacity * sg_claim_bytes(table));
     sg_arena_free(&table->arena, cell->words[0], sizeof(sg_record));
+    sg_touch(&table->arena, &table->body->marked, sizeof table->body->marked);
+    sg_touch(&table->arena, &cell->hi, 2 * sizeof(uint64_t));
     cell->words[0] = word;
     cell->hi &= ~(uint64_t)SG_CELL_MARKED;
-    table->marked--;
+    table->body->marked--;
 }
 
 static bool record_counts(sg_record *record, sg_ticks now) {
@@ -62,6 +67,8 @@ static void release(sg_table *table, sg_cell *cell) {
     sg_record *record = sg_cell_record(table, cell);
     if (record != NULL)
         unmark(table, cell, record);
+    if (table->layout.quotas == 0 && sg_arena_is_shared(&table->arena))
+        sg_holders_free(table, cell);
     if (!table->layout.logs)
         return;
     for (unsigned i = 0; i < table->layout.quotas; i++) {
@@ -74,19 +81,26 @@ static void release(sg_table *table, sg_cell *cell) {
 
 void sg_remove_at(sg_table *table, sg_segment *s, uint32_t i) {
     release(table, sg_cell_at(table, s, i));
+    if (SG_UNLIKELY(!sg_segment_holds(table, s) || i >= s->used))
+        return;
+    sg_touch(&table->arena, &table->body->keys, sizeof table->body->keys);
+    sg_touch(&table->arena, &s->used, sizeof s->used);
     uint32_t last = --s->used;
     if (i != last) {
+        sg_touch(&table->arena, &s->tags[i], 1);
+        sg_touch(&table->arena, sg_cell_at(table, s, i), sg_cell_bytes(table));
         s->tags[i] = s->tags[last];
         memcpy(sg_cell_at(table, s, i), sg_cell_at(table, s, last), sg_cell_bytes(table));
     }
-    table->keys--;
+    sg_count(&table->body->keys, UINT64_MAX); /* one less */
 }
 
 bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity) {
-    sg_segment *old = sg_arena_at(&table->arena, *ref);
+    sg_segment *old = sg_segment_of(table, *ref);
     if (capacity == 0) {
         if (old != NULL)
             sg_arena_free(&table->arena, *ref, sg_segment_bytes(table, old->capacity));
+        sg_touch(&table->arena, ref, sizeof *ref);
         *ref = 0;
         return true;
     }
@@ -95,21 +109,28 @@ bool sg_resize(sg_table *table, sg_ref *ref, uint32_t capacity) {
         return false;
     sg_segment *s = sg_arena_at(&table->arena, new_ref);
     s->capacity = capacity;
-    if (old != NULL) {
-        s->used = old->used;
-        memcpy(s->tags, old->tags, old->used);
-        memcpy(sg_cell_at(table, s, 0), sg_cell_at(table, old, 0), old->used * sg_cell_bytes(table));
-        sg_arena_free(&table->arena, *ref, sg_segment_bytes(table, old->capacity));
+    /* Of a damaged mapping the new piece may be the old one. */
+    if (old != NULL && SG_LIKELY(sg_segment_holds(table, old))) {
+        const uint32_t used = (uint32_t)sg_min(old->used, capacity);
+        const uint32_t old_capacity = old->capacity;
+        s->used = used;
+        memmove(s->tags, old->tags, used);
+        if (SG_LIKELY(sg_segment_holds(table, old)))
+            memmove(sg_cell_at(table, s, 0), sg_cell_at(table, old, 0),
+                    used * sg_cell_bytes(table));
+        sg_arena_free(&table->arena, *ref, sg_segment_bytes(table, old_capacity));
     }
+    sg_touch(&table->arena, ref, sizeof *ref);
     *ref = new_ref;
     return true;
 }
 
 void sg_shrink(sg_table *table, uint64_t place) {
     sg_ref *ref = sg_ref_at(table, place);
-    sg_segment *s = sg_arena_at(&table->arena, *ref);
+    sg_segment *s = sg_segment_of(table, *ref);
     if (s != NULL && (s->used == 0 || s->capacity - s->used >= 2 * SG_SEGMENT_STEP))
         sg_resize(table, ref, sg_rounded(s->used));
+    sg_commit(&table->arena);
 }
 
 uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, const sg_fingerprint *kept,
@@ -117,21 +138,26 @@ uint32_t sg_sweep_segment(sg_table *table, sg_segment *s, const sg_fingerprint *
     uint32_t before = s->used;
     for (uint32_t i = 0; i < s->used;) {
         const sg_cell *cell = sg_cell_at(table, s, i);
-        if ((kept == NULL || !sg_is_cell_of(cell, *kept)) && sg_cell_expired(table, cell, now))
+        if ((kept == NULL || !sg_is_cell_of(cell, *kept)) && sg_cell_expired(table, cell, now)) {
             sg_remove_at(table, s, i);
-        else
+            sg_commit(&table->arena); /* what counts for nothing may go by itself */
+            if (SG_UNLIKELY(!sg_segment_holds(table, s) || s->used >= before))
+                return 0;
+        } else {
             i++;
+        }
     }
     return before - s->used;
 }
 
 void sg_sweep_next(sg_table *table, const sg_fingerprint *kept, sg_ticks now) {
-    if (table->sweep >= sg_segments(table))
-        table->sweep = 0;
-    sg_segment *s = sg_segment_at(table, table->sweep);
+    sg_table_body *body = table->body;
+    if (body->sweep >= sg_segments(table))
+        body->sweep = 0;
+    sg_segment *s = sg_segment_at(table, body->sweep);
     if (s != NULL) {
         sg_sweep_segment(table, s, kept, now);
-        sg_shrink(table, table->sweep);
+        sg_shrink(table, body->sweep);
     }
-    table->sweep++;
+    body->sweep++;
 }

@@ -7,6 +7,8 @@
 
 /* A segment grows and shrinks by this many cells. */
 #define SG_SEGMENT_STEP 4u
+/* Mean cells a segment at which the next one is split. */
+#define SG_SEGMENT_LOAD 16u
 
 typedef struct {
     uint32_t used;
@@ -41,13 +43,13 @@ static inline uint32_t sg_rounded(uint32_t cells) {
 /* ---- linear hashing ---- */
 
 static inline uint64_t sg_segments(const sg_table *table) {
-    return (UINT64_C(1) << table->level) + table->split;
+    return (UINT64_C(1) << table->body->level) + table->body->split;
 }
 
 static inline uint64_t sg_place_of(const sg_table *table, uint64_t lo) {
-    uint64_t mask = (UINT64_C(1) << table->level) - 1;
+    uint64_t mask = (UINT64_C(1) << table->body->level) - 1;
     uint64_t i = lo & mask;
-    return i < table->split ? (lo & (mask * 2 + 1)) : i;
+    return i < table->body->split ? (lo & (mask * 2 + 1)) : i;
 }
 
 static inline unsigned sg_chunk_of(uint64_t place) {
@@ -59,12 +61,35 @@ static inline size_t sg_chunk_bytes(unsigned chunk) {
 }
 
 static inline sg_ref *sg_ref_at(sg_table *table, uint64_t place) {
-    unsigned chunk = sg_chunk_of(place);
-    return &table->chunks[chunk][chunk == 0 ? 0 : place - (UINT64_C(1) << (chunk - 1))];
+    const unsigned chunk = sg_chunk_of(place);
+    if (chunk == 0)
+        return &table->body->first;
+    sg_ref *refs = sg_arena_find(&table->arena, table->body->chunks[chunk], sg_chunk_bytes(chunk));
+    if (SG_UNLIKELY(sg_arena_is_shared(&table->arena) && refs == NULL)) {
+        sg_arena_damage(&table->arena);
+        table->nowhere = 0;
+        return &table->nowhere;
+    }
+    return &refs[place - (UINT64_C(1) << (chunk - 1))];
+}
+
+/* The segment of a ref found in a mapping; NULL of 0, and of what can be none. */
+sg_segment *sg_segment_check(const sg_table *table, sg_ref ref);
+
+static inline sg_segment *sg_segment_of(const sg_table *table, sg_ref ref) {
+    return SG_LIKELY(!sg_arena_is_shared(&table->arena)) ? sg_arena_at(&table->arena, ref)
+                                                         : sg_segment_check(table, ref);
+}
+
+/* After something was changed: whether it is still one. Of a damaged mapping two pieces may lie
+ * in one place. */
+static inline bool sg_segment_holds(const sg_table *table, const sg_segment *s) {
+    return SG_LIKELY(!sg_arena_is_shared(&table->arena)) ||
+           sg_segment_check(table, (sg_ref)((uintptr_t)s - table->arena.base)) != NULL;
 }
 
 static inline sg_segment *sg_segment_at(sg_table *table, uint64_t place) {
-    return sg_arena_at(&table->arena, *sg_ref_at(table, place));
+    return sg_segment_of(table, *sg_ref_at(table, place));
 }
 
 /* ---- segment.c ---- */
@@ -90,10 +115,14 @@ void sg_sweep_next(sg_table *table, const sg_fingerprint *kept, sg_ticks now);
 
 /* ---- evict.c ---- */
 
-/* Evicts from one segment: expired cells, else the lightest that may go. `kept` stays. */
-bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept, sg_ticks now);
+/* Evicts from one segment: expired cells, else the lightest that may go. `kept` stays, and
+ * so does, where `wanted` is not 0, what has no log of so many bytes to give: in a mapping,
+ * many small pieces make no large one. */
+bool sg_evict_from(sg_table *table, uint64_t place, const sg_fingerprint *kept, size_t wanted,
+                   sg_ticks now);
 
 /* Evicts one or more cells, from the given place or the next one that has any. */
-bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, sg_ticks now);
+bool sg_evict(sg_table *table, uint64_t place, const sg_fingerprint *kept, size_t wanted,
+              sg_ticks now);
 
 #endif

@@ -52,6 +52,11 @@ static inline uint64_t sg_max(uint64_t a, uint64_t b) { return a > b ? a : b; }
 /* a - b, or 0 where b is the larger. */
 static inline uint64_t sg_ahead(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
+/* Counts what others read without the lock; under it one alone writes. */
+static inline void sg_count(uint64_t *count, uint64_t more) {
+    __atomic_store_n(count, *count + more, __ATOMIC_RELAXED);
+}
+
 /* a * b / c rounded down; the caller knows that the result fits 64 bits. */
 static inline uint64_t sg_muldiv(uint64_t a, uint64_t b, uint64_t c) {
     return (uint64_t)((sg_u128)a * b / c);

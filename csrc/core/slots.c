@@ -16,7 +16,7 @@ sg_status sg_slots_acquire(sg_table *table, sg_fingerprint fp, uint64_t limit, s
         }
     }
     if (cell->words[0]++ == 0)
-        table->marked++; /* as a ban does, a held slot keeps its cell */
+        table->body->marked++; /* as a ban does, a held slot keeps its cell */
     *held = cell->words[0];
     return SG_OK;
 }
@@ -26,7 +26,7 @@ void sg_slots_release(sg_table *table, sg_fingerprint fp) {
     if (cell == NULL || cell->words[0] == 0)
         return;
     if (--cell->words[0] == 0) {
-        table->marked--;
+        table->body->marked--;
         sg_table_remove(table, cell);
     }
 }

@@ -6,8 +6,6 @@
 #include <emmintrin.h>
 #endif
 
-/* Mean cells a segment at which the next one is split. */
-#define LOAD 16u
 /* What a segment of that load takes, about. */
 #define REACH 512u
 /* One insert in so many sweeps a segment. */
@@ -51,57 +49,81 @@ sg_cell *sg_table_find(sg_table *table, sg_fingerprint fp) {
 }
 
 void sg_table_remove(sg_table *table, sg_cell *cell) {
+    if (SG_UNLIKELY(cell == NULL))
+        return; /* of a damaged mapping */
     sg_segment *s = sg_segment_at(table, sg_place_of(table, cell->lo));
-    size_t bytes = (size_t)((uint8_t *)cell - (uint8_t *)sg_cell_at(table, s, 0));
-    sg_remove_at(table, s, (uint32_t)(bytes / sg_cell_bytes(table)));
+    if (SG_UNLIKELY(s == NULL))
+        return;
+    const uintptr_t bytes = (uintptr_t)cell - (uintptr_t)sg_cell_at(table, s, 0);
+    const uintptr_t i = bytes / sg_cell_bytes(table);
+    if (SG_LIKELY(i < s->used))
+        sg_remove_at(table, s, (uint32_t)i);
+    else
+        sg_arena_damage(&table->arena);
 }
 
 /* Splits the next segment in turn. Where there is no memory it does not: segments then
  * grow longer than they should, and nothing else happens. */
 static void split_next(sg_table *table) {
-    if (table->level + 1 >= SG_TABLE_CHUNKS)
+    sg_table_body *body = table->body;
+    if (body->level + 1 >= SG_TABLE_CHUNKS)
         return;
-    uint64_t from = table->split, to = (UINT64_C(1) << table->level) + table->split;
+    uint64_t from = body->split, to = (UINT64_C(1) << body->level) + body->split;
     unsigned chunk = sg_chunk_of(to);
-    if (table->chunks[chunk] == NULL) {
+    if (body->chunks[chunk] == 0) {
         sg_ref memory = sg_arena_alloc(&table->arena, sg_chunk_bytes(chunk));
         if (memory == 0)
             return;
-        table->chunks[chunk] = sg_arena_at(&table->arena, memory);
+        sg_touch(&table->arena, &body->chunks[chunk], sizeof(sg_ref));
+        body->chunks[chunk] = memory;
     }
     sg_segment *s = sg_segment_at(table, from);
-    const uint64_t bit = UINT64_C(1) << table->level;
+    const uint64_t bit = UINT64_C(1) << body->level;
     uint32_t moving = 0;
     for (uint32_t i = 0; s != NULL && i < s->used; i++)
         moving += (sg_cell_at(table, s, i)->lo & bit) != 0;
     sg_ref *to_ref = sg_ref_at(table, to);
+    if (SG_UNLIKELY(*to_ref != 0)) {
+        sg_arena_damage(&table->arena); /* nobody was there yet */
+        return;
+    }
     if (moving > 0) {
         if (!sg_resize(table, to_ref, sg_rounded(moving)))
             return;
-        sg_segment *t = sg_arena_at(&table->arena, *to_ref);
+        sg_segment *t = sg_segment_of(table, *to_ref);
         uint32_t kept = 0;
+        if (SG_UNLIKELY(t == NULL || !sg_segment_holds(table, s)))
+            return; /* of a damaged mapping, as in the loop */
+        sg_touch(&table->arena, s, sg_segment_bytes(table, s->capacity));
         for (uint32_t i = 0; i < s->used; i++) {
             sg_cell *cell = sg_cell_at(table, s, i);
             bool moves = (cell->lo & bit) != 0;
+            if (SG_UNLIKELY(sg_arena_is_shared(&table->arena) &&
+                            (!sg_segment_holds(table, s) || !sg_segment_holds(table, t) ||
+                             (moves && t->used >= t->capacity))))
+                return;
             sg_segment *target = moves ? t : s;
             uint32_t at = moves ? t->used++ : kept++;
             target->tags[at] = s->tags[i];
             memmove(sg_cell_at(table, target, at), cell, sg_cell_bytes(table));
         }
         s->used = kept;
+    }
+    sg_touch(&table->arena, &body->level, sizeof body->level + sizeof body->split);
+    body->split++;
+    if (body->split == bit) {
+        body->level++;
+        body->split = 0;
+    }
+    sg_commit(&table->arena);
+    if (moving > 0)
         sg_shrink(table, from);
-    }
-    table->split++;
-    if (table->split == bit) {
-        table->level++;
-        table->split = 0;
-    }
 }
 
 /* A free cell at the end of the segment. */
 static sg_status make_cell_room(sg_table *table, uint64_t place, sg_fingerprint fp,
                                 sg_ticks now) {
-    if (table->keys >= table->max_keys && sg_evict_from(table, place, NULL, now))
+    if (table->body->keys >= table->max_keys && sg_evict_from(table, place, NULL, 0, now))
         return SG_OK;
     sg_segment *s = sg_segment_at(table, place);
     if (s != NULL && s->used == s->capacity)
@@ -114,7 +136,7 @@ static sg_status make_cell_room(sg_table *table, uint64_t place, sg_fingerprint 
             if (sg_arena_has_room(&table->arena, size))
                 return SG_NO_MEMORY;
             /* The bound in bytes: the key takes a place here, or memory from elsewhere. */
-            if (sg_evict_from(table, place, NULL, now))
+            if (sg_evict_from(table, place, NULL, 0, now))
                 return SG_OK;
             if (sg_table_make_room(table, fp, size, now) != SG_OK)
                 return SG_FULL;
@@ -122,7 +144,7 @@ static sg_status make_cell_room(sg_table *table, uint64_t place, sg_fingerprint 
                 return SG_NO_MEMORY;
         }
     }
-    if (table->keys >= table->max_keys && !sg_evict(table, place, NULL, now))
+    if (table->body->keys >= table->max_keys && !sg_evict(table, place, NULL, 0, now))
         return SG_FULL;
     /* That may have swept this segment too, and made it smaller. */
     s = sg_segment_at(table, place);
@@ -134,22 +156,26 @@ static sg_status make_cell_room(sg_table *table, uint64_t place, sg_fingerprint 
 }
 
 sg_status sg_table_insert(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell **out) {
-    if (++table->inserts % SWEEP_EVERY == 0)
+    if (++table->body->inserts % SWEEP_EVERY == 0)
         sg_sweep_next(table, NULL, now);
-    if (table->keys >= LOAD * sg_segments(table) && table->keys < table->max_keys)
+    if (table->body->keys >= SG_SEGMENT_LOAD * sg_segments(table) && table->body->keys < table->max_keys)
         split_next(table);
     uint64_t place = sg_place_of(table, fp.lo);
     sg_status status = make_cell_room(table, place, fp, now);
     if (status != SG_OK)
         return status;
     sg_segment *s = sg_segment_at(table, place);
+    if (SG_UNLIKELY(s == NULL))
+        return SG_NO_MEMORY; /* of a damaged mapping */
+    sg_touch(&table->arena, &table->body->keys, sizeof table->body->keys);
+    sg_touch(&table->arena, &s->used, sizeof s->used);
     uint32_t i = s->used++;
     sg_cell *cell = sg_cell_at(table, s, i);
     memset(cell, 0, sg_cell_bytes(table));
     cell->lo = fp.lo;
     cell->hi = fp.hi;
     s->tags[i] = sg_tag_of(fp.lo);
-    table->keys++;
+    sg_count(&table->body->keys, 1);
     *out = cell;
     return SG_OK;
 }
@@ -170,23 +196,38 @@ sg_status sg_table_init(sg_table *table, const sg_allocator *allocator, unsigned
     if (count == 0)
         table->layout.words = 1;
     table->max_keys = max_keys;
-    table->chunks[0] = &table->first;
+    table->scratch = *allocator;
+    table->body = &table->own;
     return SG_OK;
 }
 
+void sg_table_body_init(sg_table_body *body) { memset(body, 0, sizeof *body); }
+
 void sg_table_clear(sg_table *table) {
+    sg_table_body *body = table->body;
     for (uint64_t place = 0; place < sg_segments(table); place++) {
         sg_segment *s = sg_segment_at(table, place);
-        while (s != NULL && s->used > 0)
-            sg_remove_at(table, s, s->used - 1);
+        while (s != NULL && s->used > 0) {
+            const uint32_t before = s->used;
+            sg_remove_at(table, s, before - 1);
+            sg_commit(&table->arena);
+            if (SG_UNLIKELY(!sg_segment_holds(table, s) || s->used >= before))
+                break;
+        }
         sg_resize(table, sg_ref_at(table, place), 0);
+        sg_commit(&table->arena);
     }
+    /* Without segments, where a key belongs is free to change. */
+    sg_touch(&table->arena, &body->level, sizeof body->level + sizeof body->split);
+    sg_touch(&table->arena, body->chunks, sizeof body->chunks);
     for (unsigned chunk = 1; chunk < SG_TABLE_CHUNKS; chunk++) {
-        sg_arena_free(&table->arena, (sg_ref)(uintptr_t)table->chunks[chunk], sg_chunk_bytes(chunk));
-        table->chunks[chunk] = NULL;
+        sg_arena_free(&table->arena, body->chunks[chunk], sg_chunk_bytes(chunk));
+        body->chunks[chunk] = 0;
     }
-    table->level = table->split = 0;
-    table->sweep = table->marked = 0;
+    body->level = body->split = 0;
+    sg_touch(&table->arena, &body->marked, sizeof body->marked);
+    body->sweep = body->marked = 0;
+    sg_commit(&table->arena);
 }
 
 void sg_table_free(sg_table *table) { sg_table_clear(table); }
@@ -195,8 +236,10 @@ void sg_table_learn(sg_table *table, unsigned i, const sg_quota *quota) {
     const sg_quota *known = &table->quotas[i];
     if (!quota->unlimited &&
         (known->unlimited || (quota->algorithm == SG_GCRA ? quota->capacity > known->capacity
-                                                          : quota->period > known->period)))
+                                                          : quota->period > known->period))) {
         table->quotas[i] = *quota;
+        table->learned = true;
+    }
 }
 
 void sg_table_each(sg_table *table, void (*visit)(void *context, sg_table *, sg_cell *),

@@ -9,7 +9,10 @@
  * sweeps a little, so that memory returns after a flood.
  *
  * Not safe for use by several threads at once; the caller holds a lock (or the GIL). A
- * cell pointer is good until the next call that inserts. */
+ * cell pointer is good until the next call that inserts.
+ *
+ * The table of a mapping that processes share is one of these a process, over one body in
+ * the mapping. Every change of it is announced to the arena, see arena.h. */
 #ifndef SG_TABLE_H
 #define SG_TABLE_H
 
@@ -20,6 +23,8 @@
 #include "sg.h"
 
 #define SG_TABLE_CHUNKS 32u
+/* In a mapping, where a page bounds a chunk: that behind has 2**level refs of 8 bytes. */
+#define SG_TABLE_LEVEL_MAX 11u
 
 /* What a cell holds: the algorithms of its quotas, or one count of slots. */
 typedef struct {
@@ -50,23 +55,33 @@ typedef struct {
     uint32_t capacity;
 } sg_record;
 
+/* What there is of a table besides its pieces: no pointer is in it, so that processes can
+ * share it. */
+typedef struct {
+    uint64_t keys;       /* cells in use */
+    uint64_t marked;     /* cells with a record */
+    /* linear hashing: 2**level + split segments */
+    uint32_t level;
+    uint32_t split;
+    /* chunk c > 0 has the refs of segments 2**(c-1) to 2**c - 1; that of segment 0 is first */
+    sg_ref first;
+    sg_ref chunks[SG_TABLE_CHUNKS];
+    uint64_t sweep;      /* the segment that the next sweep looks at */
+    uint64_t inserts;
+    uint64_t evictions;  /* of live state */
+    uint64_t claims;     /* reservations made; the last one's id */
+} sg_table_body;
+
 typedef struct {
     sg_arena arena;
     sg_layout layout;
     sg_quota quotas[SG_QUOTAS_MAX]; /* the numbers by which expiry and eviction go */
+    sg_allocator scratch;           /* for copies that live no longer than a call */
     uint64_t max_keys;
-    uint64_t keys;       /* cells in use */
-    uint64_t marked;     /* cells with a record */
-    uint64_t evictions;  /* of live state */
-    uint64_t claims;     /* reservations made; the last one's id */
-    uint64_t inserts;
-    /* linear hashing: 2**level + split segments; chunk c > 0 has the refs of segments
-     * 2**(c-1) to 2**c - 1, chunk 0 that of segment 0 */
-    sg_ref *chunks[SG_TABLE_CHUNKS];
-    uint32_t level;
-    uint32_t split;
-    uint64_t sweep; /* the segment that the next sweep looks at */
-    sg_ref first;   /* chunk 0; so a table must not be moved */
+    sg_table_body *body; /* `own`, or one in a mapping */
+    sg_table_body own;   /* so a table must not be moved */
+    bool learned;        /* the quotas reach further than before: others are to be told */
+    sg_ref nowhere;      /* stands for the ref of a segment whose chunk is damaged */
 } sg_table;
 
 /* algorithms: `count` of them; 0 of them makes a table of slots. Returns SG_OK or
@@ -110,10 +125,23 @@ sg_status sg_table_alloc(sg_table *table, sg_fingerprint fp, size_t size, sg_tic
 /* Forgets a cell, its logs and its record. */
 void sg_table_remove(sg_table *table, sg_cell *cell);
 
+/* The record or the log of a ref found in memory; NULL of 0, and of what can be none. */
+sg_record *sg_record_check(const sg_table *table, sg_ref ref);
+sg_log *sg_log_check(const sg_table *table, sg_ref ref);
+
+static inline sg_record *sg_record_at(const sg_table *table, sg_ref ref) {
+    return SG_LIKELY(!sg_arena_is_shared(&table->arena)) ? sg_arena_at(&table->arena, ref)
+                                                         : sg_record_check(table, ref);
+}
+
+static inline sg_log *sg_log_ref(const sg_table *table, sg_ref ref) {
+    return SG_LIKELY(!sg_arena_is_shared(&table->arena)) ? sg_arena_at(&table->arena, ref)
+                                                         : sg_log_check(table, ref);
+}
+
 /* The cell's record, or NULL. */
 static inline sg_record *sg_cell_record(const sg_table *table, const sg_cell *cell) {
-    return SG_UNLIKELY(cell->hi & SG_CELL_MARKED) ? sg_arena_at(&table->arena, cell->words[0])
-                                                  : NULL;
+    return SG_UNLIKELY(cell->hi & SG_CELL_MARKED) ? sg_record_at(table, cell->words[0]) : NULL;
 }
 
 /* The state of quota i, wherever its words are: copied out, copied back. In line, because
@@ -132,8 +160,10 @@ static inline sg_state sg_cell_state(const sg_table *table, const sg_cell *cell,
     default:
         break;
     }
-    if (offset == 0 && SG_UNLIKELY(cell->hi & SG_CELL_MARKED))
-        state.words[0] = sg_cell_record(table, cell)->word;
+    if (offset == 0 && SG_UNLIKELY(cell->hi & SG_CELL_MARKED)) {
+        const sg_record *record = sg_cell_record(table, cell);
+        state.words[0] = SG_LIKELY(record != NULL) ? record->word : 0;
+    }
     return state;
 }
 
@@ -141,10 +171,16 @@ static inline void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i,
                                      const sg_state *state) {
     const unsigned offset = table->layout.offset[i];
     uint64_t *words = cell->words + offset;
-    if (offset == 0 && SG_UNLIKELY(cell->hi & SG_CELL_MARKED))
-        sg_cell_record(table, cell)->word = state->words[0];
-    else
-        words[0] = state->words[0];
+    uint64_t *first = words;
+    if (offset == 0 && SG_UNLIKELY(cell->hi & SG_CELL_MARKED)) {
+        sg_record *record = sg_cell_record(table, cell);
+        if (SG_LIKELY(record != NULL))
+            first = &record->word;
+    }
+    sg_touch(&table->arena, words, sg_state_words(table->layout.algorithm[i]) * sizeof *words);
+    if (SG_UNLIKELY(first != words))
+        sg_touch(&table->arena, first, sizeof *first);
+    *first = state->words[0];
     switch (table->layout.algorithm[i]) {
     case SG_SLIDING_WINDOW:
         words[2] = state->words[2];
@@ -160,7 +196,7 @@ static inline void sg_cell_set_state(sg_table *table, sg_cell *cell, unsigned i,
 /* The log of quota i, whose state this is; NULL where it keeps none. */
 static inline sg_log *sg_state_log(const sg_table *table, unsigned i, const sg_state *state) {
     return table->layout.algorithm[i] == SG_SLIDING_LOG
-               ? sg_arena_at(&table->arena, state->log.log) : NULL;
+               ? sg_log_ref(table, state->log.log) : NULL;
 }
 
 /* The cell's record, made where there is none. */
@@ -175,6 +211,15 @@ bool sg_cell_expired(const sg_table *table, const sg_cell *cell, sg_ticks now);
 /* Calls `visit` with each cell; `visit` may change states but neither insert nor remove. */
 void sg_table_each(sg_table *table, void (*visit)(void *context, sg_table *, sg_cell *),
                    void *context);
+
+/* Makes the body of a mapping that has no table in it yet an empty one. */
+void sg_table_body_init(sg_table_body *body);
+
+/* Whether a body is one: where not, nothing may be done with it but sg_table_body_init. */
+static inline bool sg_table_body_is_good(const sg_table_body *body) {
+    return body->level < SG_TABLE_LEVEL_MAX ? body->split < UINT32_C(1) << body->level
+                                            : body->level == SG_TABLE_LEVEL_MAX && body->split == 0;
+}
 
 /* Bytes that the table takes from its allocator. */
 uint64_t sg_table_bytes(const sg_table *table);

@@ -17,20 +17,21 @@ void sg_topk_free(sg_topk *topk, sg_arena *arena) {
 
 /* xorshift64* (S. Vigna, "An experimental exploration of Marsaglia's xorshift generators,
  * scrambled", 2016). */
-static uint64_t next_random(sg_topk *topk) {
-    uint64_t x = topk->random;
+static uint64_t next_random(uint64_t *random) {
+    uint64_t x = *random;
     x ^= x >> 12;
     x ^= x << 25;
     x ^= x >> 27;
-    topk->random = x;
+    *random = x;
     return x * UINT64_C(0x2545F4914F6CDD1D);
 }
 
 /* True with probability 1.08 ** -count, the decay that the paper uses. */
-static bool wears(sg_topk *topk, uint64_t count) {
+static bool wears(uint64_t *random, uint64_t count) {
     /* Drawn first: the chance falls below most draws within a few steps. */
-    const double drawn = (double)(next_random(topk) >> 11) * 0x1p-53;
+    const double drawn = (double)(next_random(random) >> 11) * 0x1p-53;
     double chance = 1.0;
+    count = sg_min(count, 1000); /* the chance of which is below any that can be drawn */
     while (count > 0 && chance > drawn) {
         chance *= 1 / 1.08;
         count--;
@@ -38,14 +39,13 @@ static bool wears(sg_topk *topk, uint64_t count) {
     return chance > drawn;
 }
 
-static void halve(sg_topk *topk, sg_ticks now) {
-    for (unsigned i = 0; i < SG_TOPK_BUCKETS; i++) {
-        sg_topk_entry *e = &topk->entries[i];
+static void halve(sg_topk_entry *entries, unsigned buckets) {
+    for (unsigned i = 0; i < buckets; i++) {
+        sg_topk_entry *e = &entries[i];
         e->count /= 2;
         if (e->count == 0)
             e->fingerprint = 0; /* a free bucket counts nothing: the lightest of its set */
     }
-    topk->halved = now;
 }
 
 static void take(sg_topk_entry *e, uint64_t id, const char *name, size_t length) {
@@ -56,6 +56,29 @@ static void take(sg_topk_entry *e, uint64_t id, const char *name, size_t length)
     e->cut = length > kept;
     if (kept > 0)
         memcpy(e->name, name, kept);
+}
+
+void sg_topk_count(sg_topk_entry *entries, unsigned buckets, sg_ticks *halved, uint64_t *random,
+                   sg_fingerprint fp, const char *name, size_t length, sg_ticks now) {
+    if (SG_UNLIKELY(sg_ahead(now, *halved) >= HALF_LIFE)) {
+        halve(entries, buckets);
+        *halved = now;
+    }
+    const uint64_t id = fp.lo | 1;
+    sg_topk_entry *set = &entries[(fp.hi >> 32) % (buckets / WAYS) * WAYS];
+    sg_topk_entry *lightest = set;
+    /* Buckets of a set fill from the left; only halving leaves a gap, and the key may then
+     * stand behind it. */
+    for (unsigned way = 0; way < WAYS; way++) {
+        if (set[way].fingerprint == id) {
+            set[way].count++;
+            return;
+        }
+        if (set[way].count < lightest->count)
+            lightest = &set[way];
+    }
+    if (lightest->fingerprint == 0 || (wears(random, lightest->count) && --lightest->count == 0))
+        take(lightest, id, name, length);
 }
 
 void sg_topk_add(sg_topk *topk, sg_arena *arena, sg_fingerprint fp, const char *name,
@@ -70,31 +93,14 @@ void sg_topk_add(sg_topk *topk, sg_arena *arena, sg_fingerprint fp, const char *
             return;
         }
     }
-    if (SG_UNLIKELY(sg_ahead(now, topk->halved) >= HALF_LIFE))
-        halve(topk, now);
-    const uint64_t id = fp.lo | 1;
-    sg_topk_entry *set = &topk->entries[(fp.hi >> 32) % (SG_TOPK_BUCKETS / WAYS) * WAYS];
-    sg_topk_entry *lightest = set;
-    /* Buckets of a set fill from the left; only halving leaves a gap, and the key may then
-     * stand behind it. */
-    for (unsigned way = 0; way < WAYS; way++) {
-        if (set[way].fingerprint == id) {
-            set[way].count++;
-            return;
-        }
-        if (set[way].count < lightest->count)
-            lightest = &set[way];
-    }
-    if (lightest->fingerprint == 0 || (wears(topk, lightest->count) && --lightest->count == 0))
-        take(lightest, id, name, length);
+    sg_topk_count(topk->entries, SG_TOPK_BUCKETS, &topk->halved, &topk->random, fp, name, length,
+                  now);
 }
 
-size_t sg_topk_list(const sg_topk *topk, sg_topk_entry *out, size_t most) {
-    size_t found = 0;
-    if (topk->entries == NULL || most == 0)
-        return 0;
-    for (unsigned i = 0; i < SG_TOPK_BUCKETS; i++) {
-        const sg_topk_entry *e = &topk->entries[i];
+size_t sg_topk_gather(const sg_topk_entry *entries, unsigned buckets, sg_topk_entry *out,
+                      size_t found, size_t most) {
+    for (unsigned i = 0; most > 0 && i < buckets; i++) {
+        const sg_topk_entry *e = &entries[i];
         if (e->fingerprint == 0)
             continue;
         size_t at = found;
@@ -105,7 +111,12 @@ size_t sg_topk_list(const sg_topk *topk, sg_topk_entry *out, size_t most) {
         size_t kept = found < most ? found : most - 1;
         memmove(&out[at + 1], &out[at], (kept - at) * sizeof *out);
         out[at] = *e;
+        out[at].name_length = (uint8_t)sg_min(e->name_length, SG_TOPK_NAME); /* in a mapping */
         found = kept + 1;
     }
     return found;
+}
+
+size_t sg_topk_list(const sg_topk *topk, sg_topk_entry *out, size_t most) {
+    return topk->entries == NULL ? 0 : sg_topk_gather(topk->entries, SG_TOPK_BUCKETS, out, 0, most);
 }

@@ -19,7 +19,7 @@ typedef struct {
     uint64_t fingerprint; /* 0: free */
     uint64_t count;
     uint8_t name_length;
-    bool cut; /* the key was longer than the name */
+    uint8_t cut; /* the key was longer than the name */
     char name[SG_TOPK_NAME];
 } sg_topk_entry;
 
@@ -29,6 +29,15 @@ typedef struct {
     uint64_t random;
     bool failed;            /* there was no memory: counts nothing, changes no decision */
 } sg_topk;
+
+/* Counts one event in `buckets` buckets, a multiple of 4; *halved and *random belong to them. */
+void sg_topk_count(sg_topk_entry *entries, unsigned buckets, sg_ticks *halved, uint64_t *random,
+                   sg_fingerprint fp, const char *name, size_t length, sg_ticks now);
+
+/* Puts the used ones of `buckets` among the `found` that *out has, heaviest first, up to
+ * `most`; returns how many it has then. */
+size_t sg_topk_gather(const sg_topk_entry *entries, unsigned buckets, sg_topk_entry *out,
+                      size_t found, size_t most);
 
 void sg_topk_init(sg_topk *topk, uint64_t seed);
 void sg_topk_free(sg_topk *topk, sg_arena *arena);

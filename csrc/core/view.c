@@ -1,5 +1,25 @@
 #include "view.h"
 
+static void expire_log(sg_table *table, sg_log *log, sg_ticks now, sg_ticks period) {
+    /* Of a clock that went on, entries are dropped at the head; else times may be cut. */
+    if (log->length > 0 && sg_log_at(log, log->length - 1u)->at > now)
+        sg_log_touch(&table->arena, log);
+    else
+        sg_touch(&table->arena, log, sizeof *log);
+    sg_log_expire(log, now, period);
+}
+
+void sg_charge_log(sg_table *table, sg_log *log, sg_ticks now, sg_ticks period, uint64_t count) {
+    if (log == NULL)
+        return; /* of a damaged mapping */
+    /* One entry more, behind those that count; a full log merges its own. */
+    if (log->length == log->capacity)
+        sg_log_touch(&table->arena, log);
+    else
+        sg_touch(&table->arena, log, sizeof *log);
+    sg_log_add(log, now, period, count);
+}
+
 void sg_look(sg_table *table, const sg_quota *quotas, sg_cell *cell, sg_ticks now, sg_view *v) {
     v->ban = 0;
     for (unsigned i = 0; i < table->layout.quotas; i++) {
@@ -13,7 +33,8 @@ void sg_look(sg_table *table, const sg_quota *quotas, sg_cell *cell, sg_ticks no
             v->log[i] = sg_state_log(table, i, &v->state[i]);
             /* The longer of the periods in use: what another one counts must stay. */
             if (v->log[i] != NULL)
-                sg_log_expire(v->log[i], now, sg_max(quotas[i].period, table->quotas[i].period));
+                expire_log(table, v->log[i], now,
+                           sg_max(quotas[i].period, table->quotas[i].period));
         }
     }
     const sg_record *record = cell == NULL ? NULL : sg_cell_record(table, cell);
@@ -103,6 +124,7 @@ static sg_status prepare_log(sg_table *table, sg_fingerprint fp, unsigned i, sg_
     }
     state.log.log = ref;
     sg_cell_set_state(table, *cell, i, &state);
+    sg_commit(&table->arena);
     return SG_OK;
 }
 
@@ -133,7 +155,7 @@ void sg_charge(sg_table *table, const sg_quota *quotas, sg_cell *cell, const sg_
         const unsigned i = (unsigned)__builtin_ctz(left);
         if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
             sg_state state = sg_cell_state(table, cell, i);
-            sg_log_add(sg_state_log(table, i, &state), now, quotas[i].period, costs[i]);
+            sg_charge_log(table, sg_state_log(table, i, &state), now, quotas[i].period, costs[i]);
         } else {
             sg_cell_set_state(table, cell, i, &v->next[i]);
         }
@@ -159,6 +181,7 @@ sg_status sg_cell_for(sg_table *table, const sg_quota *quotas, sg_fingerprint fp
     if (*cell != NULL) {
         sg_view v;
         sg_look(table, quotas, *cell, now, &v); /* expires the logs, so that they have room */
+        sg_commit(&table->arena);
     }
     return sg_prepare(table, fp, charging, now, cell);
 }
@@ -169,7 +192,8 @@ void sg_penalize_one(sg_table *table, const sg_quota *q, sg_cell *cell, unsigned
     if (table->layout.algorithm[i] == SG_SLIDING_LOG) {
         sg_log *log = sg_state_log(table, i, &state);
         if (log != NULL)
-            sg_log_add(log, now, q->period, sg_min(cost, sg_ahead(2 * q->limit, log->total)));
+            sg_charge_log(table, log, now, q->period,
+                          sg_min(cost, sg_ahead(2 * q->limit, log->total)));
         return;
     }
     sg_penalize(q, &state, now, cost);
@@ -189,6 +213,8 @@ sg_status sg_record_of(sg_table *table, sg_fingerprint fp, sg_ticks now, sg_cell
     if (status == SG_FULL) {
         status = sg_table_make_room(table, fp, size, now);
         *cell = sg_table_find(table, fp);
+        if (SG_UNLIKELY(*cell == NULL))
+            return SG_NO_MEMORY; /* of a damaged mapping */
         if (status == SG_OK)
             status = sg_cell_mark(table, *cell, record);
     }

@@ -21,6 +21,14 @@ typedef struct {
 /* Copies the states of a cell (NULL: of a key never seen), and expires its logs. */
 void sg_look(sg_table *table, const sg_quota *quotas, sg_cell *cell, sg_ticks now, sg_view *v);
 
+/* Before entries of a log are changed wherever they lie. */
+static inline void sg_log_touch(const sg_arena *arena, const sg_log *log) {
+    sg_touch(arena, log, sg_log_bytes(log->capacity));
+}
+
+/* Adds to a log of the table, which is expired and need not grow. */
+void sg_charge_log(sg_table *table, sg_log *log, sg_ticks now, sg_ticks period, uint64_t count);
+
 /* What all quotas together say of an event. */
 void sg_judge(const sg_table *table, const sg_quota *quotas, sg_view *v, const uint64_t *costs,
               sg_ticks now, sg_decision *out);

@@ -62,7 +62,7 @@ app = Starlette(
 app.add_middleware(
     RateLimitMiddleware,
     authenticate=who,
-    # the memory of this process; over several, a URL as "redis://localhost" in its place
+    # the memory of this process; over several, "shm:///run/app" or "redis://localhost"
     backend=os.environ.get("LIMITS_STORE", "memory://"),
     config={
         r"^/search": [

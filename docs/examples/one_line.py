@@ -22,7 +22,7 @@ from sluicegate.asgi.auths import create_jwt_auth
 app = FastAPI()
 app.add_middleware(
     RateLimitMiddleware,
-    # the memory of this process; over several, a URL as "redis://localhost" in its place
+    # the memory of this process; over several, "shm:///run/app" or "redis://localhost"
     backend=os.environ.get("LIMITS_STORE", "memory://"),
     authenticate=create_jwt_auth(
         os.environ["TOKEN_KEY"], ["HS256"], user_key="sub", query_param="token"

@@ -6,7 +6,8 @@
 Limiter, ConcurrencyLimiter: anything that can be counted; `sluicegate.sync` for threads.
 WebSocketRateLimiter: WebSockets, by WebSocketLimits; FastAPIWebSocketLimiter, SocketIOLimiter and
 ChannelsRateLimiter do it for these.
-Quota, MemoryStore, RedisStore: what they are made of. `sluicegate.testing`: a clock for tests.
+Quota, MemoryStore, SharedMemoryStore, RedisStore: what they are made of.
+`sluicegate.testing`: a clock for tests.
 
 Everything is imported when it is first asked for; no framework is.
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .socketio import SocketIOLimiter
     from .stores import MemoryStore, open_store
     from .stores.redis import RedisStore
+    from .stores.shared import SharedMemoryStore
     from .websocket import (
         InMemoryStorage,
         RedisStorage,
@@ -53,6 +55,7 @@ _WHERE = {
     "RedisStorage": "websocket",
     "RedisStore": "stores.redis",
     "Reservation": "reservation",
+    "SharedMemoryStore": "stores.shared",
     "Slot": "_core",
     "SocketIOLimiter": "socketio",
     "StorageError": "errors",
@@ -83,6 +86,7 @@ __all__ = [
     "RedisStorage",
     "RedisStore",
     "Reservation",
+    "SharedMemoryStore",
     "Slot",
     "SocketIOLimiter",
     "StorageError",

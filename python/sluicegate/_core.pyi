@@ -99,6 +99,26 @@ class Clock:
     def ns(self, value: int) -> None: ...
 
 @final
+class SharedFile:
+    """A file in which processes of one machine share state (csrc/shared)."""
+
+    def __new__(
+        cls, path: str, size: int = 0, keep: bool = True, make: bool = True
+    ) -> SharedFile: ...
+    # size: bytes; 0: as it is, else 64 MB; not make: as it is. StoreError where it cannot be used
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def made(self) -> bool: ...  # by this object, not found
+    @property
+    def processes(self) -> int: ...  # live ones that have it open
+    def limiters(self) -> list[tuple[str, tuple[str, ...], str]]: ...  # name, algorithms, text
+    def clear(self) -> None: ...  # StoreError where a stopped process is in the way
+    def check(self) -> list[str]: ...  # what cannot be
+
+@final
 class Table:
     """The state of one limiter name in one store (csrc/core/table)."""
 
@@ -111,7 +131,15 @@ class Table:
         on_full: Literal["deny", "allow", "raise"] = "deny",
         clock: Clock | Callable[[], float] | None = None,  # None: CLOCK_MONOTONIC
         secret: bytes | None = None,  # 16 bytes; None: from the operating system
+        shared: SharedFile | None = None,  # where the state is; then it has a name
+        name: str | None = None,
+        text: str | None = None,  # what SharedFile.limiters tells of it
+        listener: Callable[[bool], object] | None = None,  # True: a lock is stalled; False: no more
     ) -> Table: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def other_shape(self) -> bool: ...  # its file has that name with other algorithms, too
     @property
     def algorithms(self) -> tuple[str, ...]: ...
     @property
@@ -151,6 +179,8 @@ class Limiter:
     @enabled.setter
     def enabled(self, value: bool) -> None: ...
     def _rebind(self, table: Table, quotas: Sequence[Quota | None], /) -> None: ...  # update(), testing.override
+    def _when_stalled(self, on_store_error: str, local: Table | None, /) -> None: ...
+    # where a stopped process has a lock of shared memory; `local` decides where it is "local"
     def hit_nowait(self, key: Key, cost: Cost = 1, *, quotas: Sequence[Quota | None] | None = None) -> Decision: ...
     def hit_awaitable(self, key: Key, cost: Cost = 1, *, quotas: Sequence[Quota | None] | None = None) -> Awaitable[Decision]: ...
     # a coroutine object in C (registered as collections.abc.Coroutine): decides when first awaited

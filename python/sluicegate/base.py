@@ -11,7 +11,7 @@ from . import _core
 from ._support import DONE, Done, check_number, key_bytes
 from .claims import HitClaim, ReserveClaim
 from .quota import as_quotas
-from .stores import MemoryStore, Store, attach, open_store
+from .stores import LocalStore, Store, attach, open_store
 from .stores.layout import Layout, Quotas, arrange, shape_error
 from .waiting import wake, wake_table
 
@@ -86,7 +86,7 @@ class BaseLimiter(_core.Limiter):
         self.lease = _lease(lease)
         given = as_quotas(quotas)
         self._store = open_store(store)
-        if not isinstance(self._store, MemoryStore):
+        if not isinstance(self._store, LocalStore):
             _check_lease(self.lease, given)
         table = self._store.table(name, given)
         self._layout = self._store.layout(name, given)
@@ -104,7 +104,7 @@ class BaseLimiter(_core.Limiter):
         """Over a store outside the process, its server decides from now on."""
         server = self._store.server(name)
         if server is not None:
-            assert not isinstance(self._store, MemoryStore)
+            assert not isinstance(self._store, LocalStore)
             self._store.made(name, self)
             self._serve(
                 server,
@@ -113,8 +113,12 @@ class BaseLimiter(_core.Limiter):
                 self.deny_cache or 0.0,
                 self.lease or 0,
             )
-        elif self.server is not None:
+            return
+        if self.server is not None:
             self._serve(None)
+        assert isinstance(self._store, LocalStore)
+        self._store.guard(self, self.on_store_error)
+        self._store.made(name, self)
 
     def update(self, quotas: QuotasArgument) -> Done:
         """Changes the numbers at once (it need not be awaited), and keeps the state: gcra
@@ -125,6 +129,8 @@ class BaseLimiter(_core.Limiter):
         if self.server is not None:
             _check_lease(self.lease, given)
         self._rebind(self.table, self._arranged(given))
+        if isinstance(self._store, LocalStore):
+            self._store.changed(self)
         wake_table(self.table)
         return DONE
 

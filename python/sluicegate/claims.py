@@ -9,7 +9,7 @@ from typing import Any
 from . import _core
 from ._support import key_bytes
 from .reservation import own_cost
-from .waiting import StoreClock
+from .waiting import LOOK_AGAIN, StoreClock
 
 __all__ = ["HitClaim", "ReserveClaim", "SlotClaim", "above", "comes", "refused_behind"]
 
@@ -136,8 +136,8 @@ class SlotClaim:
 
     def attempt(self, left: float) -> tuple[bool, _core.Slot | None, float]:
         slot = self.slots.acquire_nowait(self._given)
-        # no time can be told: whoever gives one back wakes the head
-        return slot is not None or left <= 0, slot, inf
+        # no time can be told: whoever gives one back wakes the head; another process cannot
+        return slot is not None or left <= 0, slot, LOOK_AGAIN if self.table.shared else inf
 
     def too_late(self, ahead: Sequence[Any], left: float) -> bool:
         return left <= 0

@@ -10,7 +10,7 @@ from ._support import check_number
 from .base import check_name, wait_timeout
 from .claims import SlotClaim
 from .errors import RateLimitExceeded
-from .stores import MemoryStore, Store, attach, open_store
+from .stores import LocalStore, Store, attach, open_store
 from .waiting import wait_in_task
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class BaseConcurrencyLimiter:
     @property
     def _elsewhere(self) -> bool:
         """Whether a server keeps its slots."""
-        return not isinstance(self._store, MemoryStore)
+        return not isinstance(self._store, LocalStore)
 
     def _in_memory(self, what: str) -> None:
         if self._elsewhere:
@@ -104,7 +104,7 @@ class BaseConcurrencyLimiter:
 
     def _held(self) -> Held:
         """What the running loop holds of a server's slots."""
-        assert not isinstance(self._store, MemoryStore)
+        assert not isinstance(self._store, LocalStore)
         return self._store.held(self._slots_name, self.ttl)
 
     def _claim(self, key: _core.Key) -> SlotClaim:
@@ -127,8 +127,7 @@ class BaseConcurrencyLimiter:
         self._tell_store()
 
     def _tell_store(self) -> None:
-        if not isinstance(self._store, MemoryStore):
-            self._store.made_slots(self._slots_name, self.limit)
+        self._store.made_slots(self._slots_name, self.limit)
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"

@@ -16,7 +16,7 @@ from ._support import key_bytes
 from .claims import above, comes, refused_behind
 from .errors import StoreError
 from .reservation import own_cost
-from .waiting import wait_for_server
+from .waiting import LOOK_AGAIN, wait_for_server
 
 if TYPE_CHECKING:
     from .base import BaseLimiter
@@ -37,7 +37,6 @@ __all__ = [
 
 PEEK, HIT, RESERVE = 0, 1, 2
 DETAILED, QUIET = 1, 2  # of _ask: all that is known; a refusal is not counted
-LOOK_AGAIN = 0.1  # seconds after which who waits for a slot asks again: others tell nobody
 
 Triple = tuple[_core.Limiter, _core.Key, _core.Cost]
 

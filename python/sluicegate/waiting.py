@@ -26,11 +26,21 @@ if TYPE_CHECKING:
 
     from ._protocols import Cancellable, Claim, ServerClaim, Wanted
 
-__all__ = ["sleep", "wait_for_server", "wait_in_task", "wait_in_thread", "wake", "wake_table"]
+__all__ = [
+    "LOOK_AGAIN",
+    "sleep",
+    "wait_for_server",
+    "wait_in_task",
+    "wait_in_thread",
+    "wake",
+    "wake_table",
+]
 
 T = TypeVar("T")
 StoreClock = _core.Clock | Callable[[], float] | None
 
+LOOK_AGAIN = 0.1  # seconds after which who waits for a slot that another process may give back
+# looks again: it cannot be told
 _LONGEST = 86400.0  # seconds parked in one go; a longer wait is several
 
 

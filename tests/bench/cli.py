@@ -23,6 +23,7 @@ from . import (
     redis_many,
     redis_memory,
     redis_one,
+    shared,
 )
 from .machine import facts
 from .report import markdown, show
@@ -41,6 +42,7 @@ TOPICS: tuple[Topic, ...] = (
     echo.TOPIC,
     metrics.TOPIC,
     doors.TOPIC,
+    shared.TOPIC,
     redis_one.TOPIC,
     redis_many.TOPIC,
     redis_many.LOGS,

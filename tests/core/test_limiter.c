@@ -84,7 +84,7 @@ static void a_cost_above_the_burst_is_never_admitted(void **state) {
         EQUAL(d.binding, i);
         EQUAL(d.verdict.retry, SG_NEVER);
     }
-    EQUAL(f.table.keys, 0); /* a refusal of an unknown key takes no memory */
+    EQUAL(f.table.body->keys, 0); /* a refusal of an unknown key takes no memory */
     tear_down(&f);
 }
 
@@ -129,9 +129,9 @@ static void a_ban_holds_back_all_events(void **state) {
     assert_false(hit(&f, 1, each(1)).allowed);
     f.now += 1;
     assert_true(hit(&f, 1, each(1)).allowed);
-    EQUAL(f.table.marked, 1);
+    EQUAL(f.table.body->marked, 1);
     assert_true(hit(&f, 2, each(1)).allowed);
-    EQUAL(f.table.marked, 0);
+    EQUAL(f.table.body->marked, 0);
 
     EQUAL(sg_limiter_ban(&f.table, key_of(3), DAY, f.now), SG_OK);
     EQUAL(sg_limiter_ban(&f.table, key_of(3), SECOND, f.now), SG_OK); /* replaces */
@@ -200,8 +200,8 @@ static void a_reset_forgets_the_key(void **state) {
     EQUAL(sg_limiter_ban(&f.table, key_of(1), MINUTE, f.now), SG_OK);
     sg_limiter_reset(&f.table, key_of(1));
     sg_limiter_reset(&f.table, key_of(1));
-    EQUAL(f.table.keys, 0);
-    EQUAL(f.table.marked, 0);
+    EQUAL(f.table.body->keys, 0);
+    EQUAL(f.table.body->marked, 0);
     sg_receipt other;
     assert_true(reserve(&f, 1, 5, MINUTE, &other));
     settle(&f, &receipt, 0); /* of before the reset: gives nothing */

@@ -23,8 +23,8 @@ static void take_picture(fixture *f, picture *p) {
         for (unsigned i = 0; i < f->count; i++)
             p->remaining[key][i] = remaining(f, key, i);
     }
-    p->evictions = f->table.evictions;
-    p->claims = f->table.claims;
+    p->evictions = f->table.body->evictions;
+    p->claims = f->table.body->claims;
 }
 
 static sg_receipt receipts[8];
@@ -156,7 +156,7 @@ static void a_flood_evicts_no_ban_and_no_reservation(void **state) {
     }
     for (uint64_t key = 1000; key < 50000; key++)
         hit(&f, key, each(1 + key % 10));
-    EQUAL(f.table.keys, 500);
+    EQUAL(f.table.body->keys, 500);
     for (uint64_t key = 0; key < 20; key++) {
         EQUAL(peek(&f, key, each(1)).binding, SG_BANNED);
         EQUAL(remaining(&f, 100 + key, 0), 9);

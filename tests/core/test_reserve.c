@@ -21,7 +21,7 @@ static void a_reservation_settles_once(void **state) {
     settle(&f, &b, 9); /* 5 more than reserved */
     for (unsigned i = 0; i < 4; i++)
         EQUAL(remaining(&f, 1, i), 0);
-    EQUAL(f.table.marked, 0);
+    EQUAL(f.table.body->marked, 0);
     assert_true(reserve(&f, 2, 9, MINUTE, &c));
     settle(&f, &c, 30); /* past the limit, by a burst at most */
     for (unsigned i = 0; i < 4; i++)

@@ -55,7 +55,7 @@ static void grows_to_200_thousand_keys(void **state) {
     for (uint64_t i = 0; i < keys; i++) {
         assert_null(sg_table_find(&f.table, key_of(i)));
         EQUAL(put(&f.table, i, 1, DAY + i), SG_OK);
-        EQUAL(f.table.keys, i + 1);
+        EQUAL(f.table.body->keys, i + 1);
         if (i >= 100000 && i % 1000 == 0)
             AT_MOST(sg_table_bytes(&f.table), 40 * i);
     }
@@ -69,12 +69,12 @@ static void grows_to_200_thousand_keys(void **state) {
     EQUAL(sg_table_bytes(&f.table), f.memory.bytes);
     for (uint64_t i = 0; i < keys; i += 2)
         sg_table_remove(&f.table, sg_table_find(&f.table, key_of(i)));
-    EQUAL(f.table.keys, keys / 2);
+    EQUAL(f.table.body->keys, keys / 2);
     for (uint64_t i = 0; i < keys; i++)
         assert_true(has(&f.table, i, DAY + i) == (i % 2 == 1));
-    EQUAL(f.table.evictions, 0);
+    EQUAL(f.table.body->evictions, 0);
     sg_table_clear(&f.table);
-    EQUAL(f.table.keys, 0);
+    EQUAL(f.table.body->keys, 0);
     EQUAL(f.memory.pieces, 0);
     EQUAL(put(&f.table, 1, 1, DAY), SG_OK);
     tear_down(&f);
@@ -117,9 +117,9 @@ static void expires_without_a_timer(void **state) {
     /* Later, new keys come in turn, each for a short time; of the flood nothing stays. */
     for (uint64_t i = 0; i < 40000; i++)
         EQUAL(put(&f.table, 1000000 + i, 2 * SECOND + i, 2 * SECOND + i + 1000), SG_OK);
-    AT_MOST(f.table.keys, 20000);
+    AT_MOST(f.table.body->keys, 20000);
     AT_MOST(sg_table_bytes(&f.table), flooded / 3);
-    EQUAL(f.table.evictions, 0);
+    EQUAL(f.table.body->evictions, 0);
     tear_down(&f);
 }
 
@@ -131,10 +131,10 @@ static void stays_within_its_bound(void **state) {
     sg_table_know(&f.table, &quota);
     for (uint64_t i = 0; i < 100000; i++) {
         EQUAL(put(&f.table, i, 1, 2 + random_below(SECOND)), SG_OK);
-        AT_MOST(f.table.keys, 1000);
+        AT_MOST(f.table.body->keys, 1000);
     }
-    EQUAL(f.table.keys, 1000);
-    EQUAL(f.table.evictions, 99000);
+    EQUAL(f.table.body->keys, 1000);
+    EQUAL(f.table.body->evictions, 99000);
     tear_down(&f);
 }
 
@@ -148,7 +148,7 @@ static void stays_within_its_bound_in_bytes(void **state) {
         EQUAL(put(&f.table, i, 1, 2 + random_below(SECOND)), SG_OK);
         AT_MOST(sg_table_bytes(&f.table), 64 * 1024);
     }
-    assert_true(f.table.keys > 64 * 1024 / 48);
+    assert_true(f.table.body->keys > 64 * 1024 / 48);
     tear_down(&f);
 }
 
@@ -215,7 +215,7 @@ static void evicts_the_lightest_then_the_nearest_to_expiry(void **state) {
             if (full) {
                 EQUAL(missing, 1);
                 assert_false(lighter(weights[lightest], weights[gone]));
-                EQUAL(f.table.evictions, n - FEW + 1);
+                EQUAL(f.table.body->evictions, n - FEW + 1);
             }
             keys[gone] = key;
         }
@@ -234,7 +234,7 @@ static void expired_state_goes_before_live_state(void **state) {
     EQUAL(put(&f.table, 100, SECOND, 5 * SECOND), SG_OK);
     for (uint64_t i = 0; i < FEW; i++)
         assert_true((sg_table_find(&f.table, key_of(i)) == NULL) == (i == 11));
-    EQUAL(f.table.evictions, 0);
+    EQUAL(f.table.body->evictions, 0);
     tear_down(&f);
 }
 
@@ -258,7 +258,7 @@ static void a_mark_keeps_the_state_and_the_cell(void **state) {
     EQUAL(sg_cell_mark(&f.table, cell, &record), SG_OK);
     EQUAL(sg_cell_mark(&f.table, cell, &again), SG_OK);
     assert_ptr_equal(record, again);
-    EQUAL(f.table.marked, 1);
+    EQUAL(f.table.body->marked, 1);
     sg_state got = sg_cell_state(&f.table, cell, 0);
     assert_memory_equal(&got, &first, sizeof got);
     const sg_state other = {{31, 32, 33}};
@@ -281,7 +281,7 @@ static void a_mark_keeps_the_state_and_the_cell(void **state) {
     assert_non_null(cell);
     sg_cell_tidy(&f.table, cell, DAY);
     assert_null(sg_cell_record(&f.table, cell));
-    EQUAL(f.table.marked, 0);
+    EQUAL(f.table.body->marked, 0);
     got = sg_cell_state(&f.table, cell, 0);
     assert_memory_equal(&got, &other, sizeof got);
     tear_down(&f);
@@ -301,8 +301,8 @@ static void marked_cells_alone_fill_the_bound(void **state) {
     }
     for (uint64_t i = 1000; i < 3000; i++)
         EQUAL(put(&f.table, i, SECOND, DAY), SG_FULL);
-    EQUAL(f.table.keys, 200);
-    EQUAL(f.table.evictions, 0);
+    EQUAL(f.table.body->keys, 200);
+    EQUAL(f.table.body->evictions, 0);
     for (uint64_t i = 0; i < 200; i++)
         assert_non_null(sg_table_find(&f.table, key_of(i)));
     /* When the bans are over there is room again, wherever a key hashes to. */
@@ -321,11 +321,11 @@ static void an_insert_without_memory_changes_nothing(void **state) {
     for (uint64_t i = 0; i < 3000; i++) {
         f.memory.fail_at = f.memory.allocations + 1;
         f.memory.for_good = true;
-        uint64_t keys = f.table.keys;
+        uint64_t keys = f.table.body->keys;
         sg_status status = put(&f.table, i, 1, DAY + i);
         if (status != SG_OK) {
             EQUAL(status, SG_NO_MEMORY);
-            EQUAL(f.table.keys, keys);
+            EQUAL(f.table.body->keys, keys);
             assert_null(sg_table_find(&f.table, key_of(i)));
             refused++;
             f.memory.fail_at = 0;
@@ -351,7 +351,7 @@ static void a_mark_without_memory_changes_nothing(void **state) {
     sg_cell *cell = sg_table_find(&f.table, key_of(1));
     EQUAL(sg_cell_mark(&f.table, cell, &record), SG_NO_MEMORY);
     assert_null(sg_cell_record(&f.table, cell));
-    EQUAL(f.table.marked, 0);
+    EQUAL(f.table.body->marked, 0);
     assert_true(has(&f.table, 1, DAY));
     tear_down(&f);
 }

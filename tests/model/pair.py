@@ -47,12 +47,15 @@ class Pair:
     ) -> None:
         self.clock = clock or _core.Clock()
         names = list(kinds or [q.algorithm for q in quotas if q])
-        self.table = _core.Table(names, clock=self.clock, max_keys=max_keys)
+        self.table = self.make_table(names, max_keys)
         self.quotas = [core_quota(q) for q in quotas]
         self.core = _core.Limiter(self.table, self.quotas, shadow=shadow, enabled=enabled)
         self.model = reference.Limiter(
             list(quotas), kinds=names, start_ns=self.clock.ns, shadow=shadow, enabled=enabled
         )
+
+    def make_table(self, algorithms: Sequence[str], max_keys: int) -> _core.Table:
+        return _core.Table(algorithms, clock=self.clock, max_keys=max_keys)
 
     def row(self, cost: Cost, quotas: Sequence[Quota | None] | None = None) -> int | list[int]:
         if isinstance(cost, int):

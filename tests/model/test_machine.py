@@ -25,6 +25,8 @@ seconds = st.one_of(st.sampled_from([0.001, 1.0, 60.0, 1e6]), st.floats(1e-6, 1e
 
 
 class Machine(RuleBasedStateMachine):
+    pair_of = Pair  # where the C keeps its state
+
     @initialize(data=st.data(), start=st.sampled_from([0, 10**9, -(10**18), 2**62]))
     def start(self, data: Any, start: int) -> None:
         self.clock = _core.Clock()
@@ -32,8 +34,8 @@ class Machine(RuleBasedStateMachine):
         kinds = data.draw(st.lists(st.sampled_from(ALGORITHMS), min_size=1, max_size=4))
         row = data.draw(draws.rows(kinds))
         shadow = data.draw(st.integers(0, 9)) == 0
-        self.pair = Pair(row, kinds=kinds, clock=self.clock, shadow=shadow)
-        self.other = Pair([data.draw(draws.quotas().filter(draws.fits))], clock=self.clock)
+        self.pair = self.pair_of(row, kinds=kinds, clock=self.clock, shadow=shadow)
+        self.other = self.pair_of([data.draw(draws.quotas().filter(draws.fits))], clock=self.clock)
         self.receipts: list[Any] = []
         self.last = 0.0  # the last wait that was told
 

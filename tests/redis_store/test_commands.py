@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.asyncio.client import connect
 
 import serving
+from adapters.banning import banning
 from redis_servers.server import Server
 from redis_servers.waiting import until
 from sluicegate import ConcurrencyLimiter, Limiter, RedisStore
@@ -201,58 +198,12 @@ def test_a_ban_reaches_the_live_connections_of_every_process(redis_server: Serve
         serving.uvicorn("adapters.banned_app:app", env=env, app_dir=TESTS) as first,
         serving.uvicorn("adapters.banned_app:app", env=env, app_dir=TESTS) as second,
     ):
-        asyncio.run(asyncio.wait_for(_banned(redis_server, first, second), 60))
 
+        def known() -> None:
+            with redis_server.client() as client:
+                key = registry.registry_key("sg")
+                until(
+                    lambda: client.hexists(key, "chat.messages"), "the servers tell their limiters"
+                )
 
-async def _banned(store: Server, first: serving.Server, second: serving.Server) -> None:
-    loop = asyncio.get_running_loop()
-
-    async def ask(client: Any, text: str) -> str:
-        await client.send(text)
-        reply = await asyncio.wait_for(client.recv(), SECONDS)
-        assert isinstance(reply, str)
-        return reply
-
-    async def command(*words: str) -> str:
-        """In a process of its own, as an operator's."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sluicegate", *words),
-            env={**os.environ, "SLUICEGATE_STORE": store.url, "PYTHONWARNINGS": "error"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        output, _ = await asyncio.wait_for(process.communicate(), SECONDS)
-        assert process.returncode == 0, output.decode()
-        return output.decode()
-
-    def opening(server: serving.Server, path: str) -> Any:
-        return connect(f"{server.ws}/{path}", proxy=None)
-
-    async with (
-        opening(first, "echo/ann") as one,
-        opening(second, "echo/ann") as two,
-        opening(second, "block/ann") as three,
-        opening(first, "echo/bob") as other,
-    ):
-        everybody = (one, two, three)
-        for client in (*everybody, other):
-            assert await ask(client, "hello") == "hello"
-        with store.client() as client:
-            key = registry.registry_key("sg")
-            until(lambda: client.hexists(key, "chat.messages"), "the servers tell their limiters")
-        assert "chat.messages: ann is banned for 1 hour" in await command("ban", "chat", "ann")
-        banned_at = loop.time()
-        assert await ask(one, "x") == "refused"
-        assert await ask(two, "x") == "refused"
-        notice = json.loads(await ask(three, "x"))
-        assert notice["error"] == "rate_limited"
-        assert 3590 < notice["retry_after"] <= 3600
-        assert loop.time() - banned_at < 1
-        assert await ask(other, "y") == "y"
-        # nor does a new connection come in
-        async with opening(second, "echo/ann") as late:
-            await asyncio.wait_for(late.wait_closed(), SECONDS)
-            assert late.close_code == 1008
-        assert "ann is no longer banned" in await command("unban", "chat", "ann")
-        for client in everybody:
-            assert await ask(client, "z") == "z"
+        asyncio.run(asyncio.wait_for(banning(redis_server.url, first, second, known), 60))

@@ -34,7 +34,7 @@ def test_a_url_has_a_store_of_its_own() -> None:
     assert repr(store) == "MemoryStore(max_keys=50, max_bytes=65536, on_full='raise')"
 
 
-@pytest.mark.parametrize("url", ["rediz://user:secret@host/0", "shm:///run/app", "nonsense", ""])
+@pytest.mark.parametrize("url", ["rediz://user:secret@host/0", "shmem:///run/app", "nonsense", ""])
 def test_what_this_version_lacks_is_said_without_secrets(url: str) -> None:
     with pytest.raises(ValueError, match=r"there is no store for .*there are memory://") as error:
         open_store(url)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sluicegate import Limiter
 from sluicegate.errors import StoreError
-from sluicegate.stores import MemoryStore, open_store
+from sluicegate.stores import LocalStore, open_store
 
 from . import loops
 from .timing import Ratio, alternate, alternate_async, alternating, no_gc
@@ -175,10 +175,14 @@ def opened(url: str) -> RedisStore:
         url = os.environ.get("SLUICEGATE_STORE", "")
         if not url:
             raise click.UsageError(f"which store? Say --store URL, or set {FROM_ENVIRONMENT}.")
+    if url.partition("://")[0].lower() in ("memory", "shm"):  # before a file is made
+        raise click.UsageError(
+            "memory is measured anyway, and shared memory takes about as long: --store is for "
+            "redis:// and so on."
+        )
     try:
         store = open_store(url)
-        if isinstance(store, MemoryStore):
-            raise click.UsageError("memory is measured anyway: --store is for redis:// and so on.")
+        assert not isinstance(store, LocalStore)
         return type(store)(url, prefix=PREFIX, timeout=TIMEOUT)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sluicegate.observe import escape_key
 
-from .limiters import Found, limiters_named, run, shown
-
-if TYPE_CHECKING:
-    from sluicegate.stores.redis import RedisStore
+from .limiters import CommandStore, Found, limiters_named, run, shown
 
 __all__ = ["change"]
 
@@ -29,7 +26,7 @@ def change(
     """Does it to the key in that limiter, or in all its parts, and says so: `said` is told
     whether the key was banned before."""
 
-    async def work(store: RedisStore) -> list[tuple[Found, bool]]:
+    async def work(store: CommandStore) -> list[tuple[Found, bool]]:
         found = [one for one in await limiters_named(store, name) if one.has_quotas]
         if not found:
             raise click.ClickException(

@@ -12,7 +12,7 @@ COMMANDS = {
     "quota": "Explain a rate string, and draw what it admits.",
     "check": "Check a file of rules.",
     "bench": "Measure what a check costs on this machine.",
-    "top": "List the limiters of a server, and the keys that have least left.",
+    "top": "List the limiters of a store, and the keys that press them.",
     "peek": "Show how a key stands with a limiter.",
     "reset": "Forget a key.",
     "ban": "Refuse a key for some time.",

@@ -1,39 +1,46 @@
-"""The limiters that a server knows, and what the commands do to their keys."""
+"""The limiters that a store knows, and what the commands do to their keys."""
 
 from __future__ import annotations
 
 import asyncio
 import difflib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from math import isinf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import click
 
-from sluicegate import _core, elsewhere
+from sluicegate import _core
 from sluicegate.errors import StoreError
 from sluicegate.observe import escape_key, unescape_key
-from sluicegate.stores import MemoryStore, open_store
+from sluicegate.stores import LocalStore, open_found
+from sluicegate.stores.shared import SharedMemoryStore
 
 from .explain import quota_text
 from .words import duration
 
 if TYPE_CHECKING:
     from sluicegate.stores.redis import RedisStore
-    from sluicegate.stores.redis.registry import Registered
+    from sluicegate.stores.registered import Registered
 
 __all__ = [
+    "CommandStore",
     "Found",
     "Looked",
+    "found_in",
     "key_command",
     "labels",
     "limiters_named",
     "nothing_known",
+    "parts_of",
+    "place_of",
     "quotas_in_words",
     "rounded",
     "run",
+    "shape_of",
     "shown",
     "standing",
     "store_option",
@@ -42,8 +49,7 @@ __all__ = [
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-LOOK = 1  # of elsewhere.PEEK: what remains of each quota, too
-PLACES_TTL = 30.0  # seconds; a count renews nothing, so that any will do
+CommandStore = Union[SharedMemoryStore, "RedisStore"]
 
 
 def as_key(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
@@ -61,8 +67,8 @@ def store_option(command: F) -> F:
         "url",
         envvar="SLUICEGATE_STORE",
         metavar="URL",
-        help="Where the limiters are, as redis://localhost?prefix=sg. A URL with a password is "
-        "better kept out of the command line: the variable is $SLUICEGATE_STORE.",
+        help="Where the limiters are, as redis://localhost?prefix=sg or shm:///run/app. A URL with "
+        "a password is better kept out of the command line: the variable is $SLUICEGATE_STORE.",
     )(command)
 
 
@@ -81,109 +87,116 @@ def key_command(command: F) -> F:
 class Looked:
     """How a key stands with a limiter now."""
 
-    decision: _core.Decision  # of an event that costs `cost`
-    cost: int
-    after: tuple[int | None, ...]  # what would remain of each quota; None: it does not limit
+    decision: _core.Decision  # of an event that costs as much as was asked about
+    remaining: tuple[int | None, ...]  # what each quota has left now; None: it does not limit
 
     @property
     def banned(self) -> bool:
         """Refused without a quota: for as long as `retry_after` says."""
         return not self.decision.allowed and self.decision.quota is None
 
-    @property
-    def remaining(self) -> tuple[int | None, ...]:
-        """What each quota has left now."""
-        charged = self.cost if self.decision.allowed else 0
-        return tuple(None if after is None else after + charged for after in self.after)
 
+class Found(ABC):
+    """A limiter of a store. Its numbers are those that the store was last told of."""
 
-class Found:
-    """A limiter of the server. Its numbers are those that it was last told of."""
-
-    def __init__(self, store: RedisStore, known: Registered) -> None:
+    def __init__(self, known: Registered) -> None:
         self.name = known.name
         self.known = known
-        self._store = store
-        self._limiter: _core.Limiter | None = None
-        if known.quotas:
-            # a place without a quota has its algorithm all the same
-            shape = [
-                quota or _core.Quota(1, 1, algorithm=algorithm)
-                for quota, algorithm in zip(known.quotas, known.algorithms, strict=True)
-            ]
-            self._limiter = _core.Limiter(store.table(known.name, shape), known.quotas)
-            self._limiter._serve(store.server(known.name), "raise", store.timeout)
 
     @property
+    @abstractmethod
     def has_quotas(self) -> bool:
         """Whether its keys can be reset and banned; slots are given back, and cannot."""
-        return self._limiter is not None
 
+    @abstractmethod
     async def look(self, key: bytes, cost: int = 1) -> Looked | None:
         """What an event of that cost would come to; charges nothing. None: it counts slots."""
-        if self._limiter is None:
-            return None
-        found = await elsewhere.answer(
-            self._limiter._ask(elsewhere.PEEK, key, cost, None, 60.0, LOOK)
-        )
-        return Looked(found[0], cost, found[2])
 
+    @abstractmethod
     async def held(self, key: bytes) -> int | None:
         """How many slots of the key are held; None: it has no slots."""
-        if self.known.slots is None:
-            return None
-        return await self._store.held(self.name, PLACES_TTL).count(key)
 
+    @abstractmethod
     async def change(self, operation: str, key: bytes, argument: Any = None) -> None:
         """reset, ban, unban. StoreError."""
-        assert self._limiter is not None
-        await elsewhere.change(self._limiter, operation, key, argument)
 
 
-async def limiters_named(store: RedisStore, name: str) -> list[Found]:
-    """That limiter, or all parts of it: those of a WebSocketRateLimiter "chat" are called
-    "chat.messages" and so on, those of a backend "asgi" "asgi:minute"."""
-    listed = await store.limiters()
-    found = [one for one in listed if one.name == name] or [
-        one for one in listed if one.name.startswith((f"{name}.", f"{name}:"))
+def shape_of(known: Registered) -> list[_core.Quota]:
+    """Its quotas; a place without one has its algorithm all the same."""
+    return [
+        quota or _core.Quota(1, 1, algorithm=algorithm)
+        for quota, algorithm in zip(known.quotas, known.algorithms, strict=True)
     ]
+
+
+async def found_in(store: CommandStore) -> list[Found]:
+    """All limiters that the store knows."""
+    if isinstance(store, SharedMemoryStore):
+        from .shared import found_in_file
+
+        return found_in_file(store)
+    from .server import OnServer
+
+    return [OnServer(store, known) for known in await store.limiters()]
+
+
+def parts_of(found: Sequence[Found], name: str) -> list[Found]:
+    """Those of a WebSocketRateLimiter "chat" are called "chat.messages" and so on, those of a
+    backend "asgi" "asgi:minute"."""
+    return [one for one in found if one.name.startswith((f"{name}.", f"{name}:"))]
+
+
+async def limiters_named(store: CommandStore, name: str) -> list[Found]:
+    """That limiter, or all parts of it."""
+    listed = await found_in(store)
+    found = [one for one in listed if one.known.name == name] or parts_of(listed, name)
     if found:
-        return [Found(store, one) for one in found]
+        return found
     names = [shown(one.name) for one in listed]
     asked = escape_key(os.fsencode(name))
     if not names:
         raise click.ClickException(f"{nothing_known(store)}, so there is no {asked!r}.")
     near = difflib.get_close_matches(asked, names, 1)
     raise click.ClickException(
-        f"there is no limiter {asked!r} in {store.settings.where()} under the prefix "
-        f"{store.prefix!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
+        f"there is no limiter {asked!r} in {place_of(store)}"
+        f"{f'; did you mean {near[0]!r}?' if near else '.'} "
         f"There {'are' if len(names) > 1 else 'is'} {', '.join(names)}."
     )
 
 
-def nothing_known(store: RedisStore) -> str:
-    """Why a server may know no limiter."""
+def place_of(store: CommandStore) -> str:
+    """Where a store keeps its limiters."""
+    if isinstance(store, SharedMemoryStore):
+        return escape_key(os.fsencode(store.path))
+    return f"{store.settings.where()} under the prefix {store.prefix!r}"
+
+
+def nothing_known(store: CommandStore) -> str:
+    """Why a store may know no limiter."""
+    if isinstance(store, SharedMemoryStore):
+        return f"no process has made a limiter in {place_of(store)} yet"
     return (
-        f"no limiter is known in {store.settings.where()} under the prefix {store.prefix!r} "
+        f"no limiter is known in {place_of(store)} "
         "(a process tells of its limiters a few seconds after their first check, and is "
         "forgotten a minute after its end; another prefix is given as ?prefix=)"
     )
 
 
-def run(url: str | None, work: Callable[[RedisStore], Coroutine[Any, Any, T]]) -> T:
+def run(url: str | None, work: Callable[[CommandStore], Coroutine[Any, Any, T]]) -> T:
     """What `work` comes to with the store of a command; errors in words."""
     if not url:
         raise click.UsageError(
-            "which store? Say --store redis://localhost:6379/0, or set SLUICEGATE_STORE."
+            "which store? Say --store redis://localhost:6379/0 or --store shm:///run/app, or set "
+            "SLUICEGATE_STORE."
         )
     try:
-        store = open_store(url)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        store = open_found(url)
+    except (StoreError, ValueError, TypeError, OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
-    if isinstance(store, MemoryStore):
+    if isinstance(store, LocalStore) and not isinstance(store, SharedMemoryStore):
         raise click.ClickException(
             "memory:// is the memory of the process that limits, which no other can look into; "
-            "the commands are for redis:// and valkey://."
+            "the commands are for shm://, redis:// and valkey://."
         )
 
     async def opened() -> T:
@@ -198,9 +211,11 @@ def run(url: str | None, work: Callable[[RedisStore], Coroutine[Any, Any, T]]) -
 
 def quotas_in_words(known: Registered) -> str:
     """What a limiter holds its keys to."""
+    if not known.told:
+        return f"{', '.join(known.algorithms) or 'slots'}, of numbers that are not known"
     words = [quota_text(quota) for quota in known.quotas if quota is not None]
     if known.slots is not None:
-        words.append(f"{known.slots} at once" if known.slots else "places of connections")
+        words.append(f"{known.slots} at once" if known.slots else "slots")
     said = "; ".join(words) or "unlimited"
     return f"{said} (and other numbers under this name)" if known.various else said
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sluicegate.observe import escape_key
 
-from .limiters import Found, key_command, labels, limiters_named, rounded, run, shown, standing
+from .limiters import (
+    CommandStore,
+    Found,
+    key_command,
+    labels,
+    limiters_named,
+    rounded,
+    run,
+    shown,
+    standing,
+)
 from .words import number
-
-if TYPE_CHECKING:
-    from sluicegate.stores.redis import RedisStore
 
 
 @click.command("peek")
@@ -26,7 +33,7 @@ def command(limiter: str, key: bytes, url: str | None, as_json: bool) -> None:
     chat.messages and chat.connections. KEY is written as `sluicegate top` shows it.
     """
 
-    async def work(store: RedisStore) -> dict[str, Any]:
+    async def work(store: CommandStore) -> dict[str, Any]:
         found = await limiters_named(store, limiter)
         return {one.name: await _told(one, key) for one in found}
 

@@ -1,32 +1,43 @@
-"""`sluicegate top`: the limiters of a server, and who has least left there."""
+"""`sluicegate top`: the limiters of a store, and who presses them."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import json
-from math import inf, isinf
-from typing import TYPE_CHECKING, Any
+import os
+from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sluicegate.observe import escape_key
+from sluicegate.stores.shared import SharedMemoryStore
 
-from .limiters import Found, nothing_known, quotas_in_words, run, shown, standing, store_option
+from .limiters import (
+    CommandStore,
+    Found,
+    found_in,
+    nothing_known,
+    parts_of,
+    place_of,
+    quotas_in_words,
+    run,
+    shown,
+    store_option,
+)
+from .top_file import show_file, tell_file
+from .top_keys import keyed
 from .words import number, plural
-
-if TYPE_CHECKING:
-    from sluicegate.stores.redis import RedisStore
-    from sluicegate.stores.redis.registry import Registered
 
 TOGETHER = 512  # keys that are asked about at once
 
 
 @click.command("top")
-@click.argument("limiter", required=False, metavar="[LIMITER]")
+@click.argument("words", nargs=-1, metavar="[URL] [LIMITER]")
 @store_option
 @click.option(
     "--count", type=click.IntRange(1, 1000), default=10, show_default=True, help="Keys to list."
@@ -39,33 +50,54 @@ TOGETHER = 512  # keys that are asked about at once
     help="Keys of the server to look at, at most (of each node of a cluster).",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, and nothing else.")
-def command(limiter: str | None, url: str | None, count: int, scan: int, as_json: bool) -> None:
-    """List the limiters that processes have on a server, and the keys that have least left.
+def command(words: tuple[str, ...], url: str | None, count: int, scan: int, as_json: bool) -> None:
+    """List the limiters that processes have in a store, and the keys that press them.
 
-    Keys are found by a scan (SCAN) of a part of the server, and each that is found is peeked at,
-    which charges nothing. [LIMITER] shows that one alone. Who is hottest or refused most often
-    only the processes know, and tell in their metrics.
+    In shared memory (shm:///run/app), the hottest keys, with what each has left, and the most
+    refused, over all processes. Of a server, the keys that have least left: they are found by a
+    scan (SCAN) of a part of it, and who is hottest or refused most often only the processes know,
+    and tell in their metrics. Looking charges nothing. [URL] stands for --store; [LIMITER] shows
+    that one alone.
     """
+    limiter, url = _words(words, url)
     told = run(url, lambda store: _told(store, limiter, count, scan))
     if as_json:
         click.echo(json.dumps(told))
+    elif "processes" in told:
+        show_file(told)
     else:
         _show(told)
 
 
-async def _told(store: RedisStore, only: str | None, count: int, scan: int) -> dict[str, Any]:
+def _words(words: tuple[str, ...], url: str | None) -> tuple[str | None, str | None]:
+    """The limiter, and the URL of the store: what has a scheme is one, unless --store says it."""
+    rest = list(words)
+    source = click.get_current_context().get_parameter_source("url")
+    if rest and "://" in rest[0] and source is not ParameterSource.COMMANDLINE:
+        url = rest.pop(0)
+    if len(rest) > 1:
+        raise click.UsageError(
+            f"one limiter at a time, not {', '.join(escape_key(os.fsencode(one)) for one in rest)}."
+        )
+    return (rest[0] if rest else None), url
+
+
+async def _told(store: CommandStore, only: str | None, count: int, scan: int) -> dict[str, Any]:
+    listed = await found_in(store)
+    if only is not None:
+        listed = [one for one in listed if one.known.name == only] + parts_of(listed, only)
+    if not listed:
+        raise click.ClickException(
+            f"{nothing_known(store)}."
+            if only is None
+            else f"{escape_key(os.fsencode(only))!r}: {nothing_known(store)}."
+            if not await found_in(store)
+            else f"there is no limiter {escape_key(os.fsencode(only))!r} in {place_of(store)}."
+        )
+    if isinstance(store, SharedMemoryStore):
+        return await tell_file(store, listed, count)
     from sluicegate.stores.redis.scanning import subjects
 
-    listed = await store.limiters()
-    if only is not None:
-        listed = [
-            one
-            for one in listed
-            if one.name == only or one.name.startswith((f"{only}.", f"{only}:"))
-        ]
-    if not listed:
-        missing = nothing_known(store)
-        raise click.ClickException(f"{missing}." if only is None else f"{only!r}: {missing}.")
     seen = await subjects(store, scan)
     return {
         "store": store.settings.where(),
@@ -73,57 +105,29 @@ async def _told(store: RedisStore, only: str | None, count: int, scan: int) -> d
         "looked": seen.looked,
         "whole": seen.whole,
         "limiters": [
-            await _limiter(store, one, seen.subjects.get(one.name, set()), count)
+            await _limiter(one, seen.subjects.get(one.name, set()), count)
             | {"long_keys": seen.digests.get(one.name, 0)}
             for one in listed
         ],
     }
 
 
-async def _limiter(
-    store: RedisStore, known: Registered, subjects: set[bytes], count: int
-) -> dict[str, Any]:
-    found = Found(store, known)
+async def _limiter(found: Found, subjects: set[bytes], count: int) -> dict[str, Any]:
     rows: list[tuple[float, dict[str, Any]]] = []
     refused = 0
     ordered = sorted(subjects)
     for start in range(0, len(ordered), TOGETHER):
         batch = ordered[start : start + TOGETHER]
-        told = await asyncio.gather(*(_key(found, key) for key in batch))
+        told = await asyncio.gather(*(keyed(found, key) for key in batch))
         refused += sum(not row["admitted"] for _, row in told)
         rows = heapq.nsmallest(count, [*rows, *told], key=lambda pair: pair[0])
     return {
-        "name": shown(known.name),
-        "quotas": quotas_in_words(known),
+        "name": shown(found.name),
+        "quotas": quotas_in_words(found.known),
         "keys": len(subjects),
         "refused": refused,
         "least": [row for _, row in rows],
     }
-
-
-async def _key(found: Found, key: bytes) -> tuple[float, dict[str, Any]]:
-    """By what to sort a key, least first, and its row."""
-    row: dict[str, Any] = {"key": escape_key(key), "admitted": True, "left": "", "stands": ""}
-    share = inf
-    looked = await found.look(key)
-    if looked is not None:
-        decision, quota = looked.decision, looked.decision.quota
-        row["admitted"], row["stands"] = decision.allowed, standing(looked)
-        row["retry_after"] = None if isinf(decision.retry_after) else decision.retry_after
-        if quota is not None:
-            row["left"] = f"{number(decision.remaining)} of {number(quota.burst)}"
-            share = decision.remaining / quota.burst
-        if not decision.allowed:  # those that are held back for longest come first
-            share = -min(decision.retry_after, 1e12)
-    held = await found.held(key)
-    if held:
-        most = found.known.slots
-        row["held"] = held
-        row["stands"] = f"{row['stands']}, {held} held".removeprefix(", ")
-        share = min(share, 1 - held / most if most else 1 / (1 + held))
-        if not row["left"] and most:
-            row["left"] = f"{number(max(most - held, 0))} of {number(most)}"
-    return share, row
 
 
 def _show(told: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any, Union
 from weakref import WeakSet
 
-from .memory import MemoryStore, listed
+from .local import LocalStore, listed
+from .memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from .._protocols import StoreUser
     from .redis import RedisStore
 
-__all__ = ["MemoryStore", "Store", "is_store", "open_store"]
+__all__ = ["LocalStore", "MemoryStore", "Store", "is_store", "open_found", "open_store"]
 
-Store = Union[MemoryStore, "RedisStore"]
+Store = Union[LocalStore, "RedisStore"]
 
 _opened: dict[str, Store] = {}
 _users: WeakSet[Any] = WeakSet()
@@ -25,7 +26,7 @@ _overrides: list[Store] = []
 
 def is_store(object_: object) -> bool:
     """Whether it is a native store."""
-    if isinstance(object_, MemoryStore):
+    if isinstance(object_, LocalStore):
         return True
     # not imported before it is needed: it wants hiredis
     return any(kind.__name__ == "RedisStore" and kind.__module__ == "sluicegate.stores.redis.store"
@@ -37,7 +38,8 @@ def open_store(store: Any = None) -> Store:
 
     None and "memory://" are the one default store of this process;
     "memory://?max_keys=1000&max_bytes=64MB&on_full=deny" is one of its own, the same for
-    the same text; so is "redis://..." or another URL of a `RedisStore`. A client of the
+    the same text; so is "shm:///run/app?size=64MB", a `SharedMemoryStore`, and "redis://..." or
+    another URL of a `RedisStore`. A client of the
     packages redis or valkey lends its settings to a new RedisStore; a store is itself.
     ValueError for other URLs, TypeError for the rest.
     """
@@ -54,17 +56,26 @@ def open_store(store: Any = None) -> Store:
 
         return RedisStore(store)
     raise TypeError(
-        "a store is a URL as 'memory://' or 'redis://localhost', a MemoryStore, a RedisStore, a "
+        "a store is a URL as 'memory://', 'shm:///run/app' or 'redis://localhost', a MemoryStore, "
+        "a SharedMemoryStore, a RedisStore, a "
         f"client of the packages redis or valkey, or None, not {type(store).__name__}"
     )
 
 
-def _from_url(url: str) -> Store:
+def open_found(url: str) -> Store:
+    """The store of a URL, for a look at what others keep there: a store of its own, which makes
+    no file, whatever size is said, and clears none. Raises as `open_store` does."""
+    return _from_url(url, make=False)
+
+
+def _from_url(url: str, *, make: bool = True) -> Store:
     # not by urlsplit, whose errors have the password
     found = re.match(r"([a-z][a-z0-9+.-]*)://", url, re.IGNORECASE)
     scheme = found[1].lower() if found else ""
     if scheme == "memory":
         return _memory_from(url)
+    if scheme == "shm":
+        return _shared_from(url, make)
     if scheme == "unix" or scheme.startswith(("redis", "valkey")):
         from .redis import RedisStore
 
@@ -73,7 +84,8 @@ def _from_url(url: str) -> Store:
     raise ValueError(
         f"there is no store for {scheme or 'text without a scheme'}"
         f"{'://' if scheme else ''}: there are memory:// "
-        f"(memory://?max_keys=100000&max_bytes=64MB&on_full=deny), redis://, rediss://, unix://, "
+        f"(memory://?max_keys=100000&max_bytes=64MB&on_full=deny), shm:// "
+        f"(shm:///run/app?size=64MB), redis://, rediss://, unix://, "
         f"valkey://, valkeys://, redis+sentinel:// and redis+cluster://"
     )
 
@@ -101,6 +113,33 @@ def _memory_from(url: str) -> MemoryStore:
         else:
             raise ValueError(f"memory:// takes max_keys, max_bytes and on_full, not {name!r}")
     return MemoryStore(**options)
+
+
+def _shared_from(url: str, make: bool) -> LocalStore:
+    from urllib.parse import parse_qsl, unquote, urlsplit
+
+    from .shared import SharedMemoryStore
+
+    parts = urlsplit(url)
+    if parts.netloc or parts.fragment or not parts.path.strip("/"):
+        raise ValueError(
+            "shm:// is followed by the whole path of a file, as in shm:///run/app?size=64MB"
+        )
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in options:
+            raise ValueError(f"shm:// has {name}= twice")
+        if name in ("size", "on_full"):
+            options[name] = value
+        elif name == "keep":
+            if value not in ("yes", "no"):
+                raise ValueError(f"keep= is yes or no, not {value!r}")
+            options[name] = value == "yes"
+        else:
+            raise ValueError(f"shm:// takes size, keep and on_full, not {name!r}")
+    if not make:
+        options = {"on_full": options.get("on_full", "deny")}
+    return SharedMemoryStore(unquote(parts.path), **options, make=make)
 
 
 def attach(user: StoreUser) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import _core, elsewhere
 from ..quota import Quota
-from ..stores import MemoryStore
+from ..stores import LocalStore, MemoryStore
 from .places import Places, ServerPlaces
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Plans:
         part = self._part("places")
         self.places: Places = (
             Places(store.slots(part), store.clock)
-            if isinstance(store, MemoryStore)
+            if isinstance(store, LocalStore)
             else ServerPlaces(store, part or "places")
         )
         # of connections, not of clients: never shared, so it has no name
@@ -153,10 +153,12 @@ class Plans:
     ) -> _core.Limiter:
         part, table = self._table(part, shape)
         limiter = _core.Limiter(table, row)
-        if not isinstance(self.store, MemoryStore):
-            name = self._part(part)
+        name = self._part(part)
+        if isinstance(self.store, LocalStore):
+            self.store.guard(limiter, self._policy)
+        else:
             limiter._serve(self.store.server(name), self._policy, self.store.timeout)
-            self.store.made(name, limiter)
+        self.store.made(name, limiter)
         return limiter
 
     def _table(self, part: str, shape: tuple[_core.Quota, ...]) -> tuple[str, _core.Table]:

@@ -9,8 +9,8 @@ from ... import _core
 __all__ = ["Health", "RedisStore", "Registered"]
 
 if TYPE_CHECKING or hasattr(_core, "HIREDIS"):
+    from ..registered import Registered
     from .health import Health
-    from .registry import Registered
     from .store import RedisStore
 else:
     from .missing import RedisStore

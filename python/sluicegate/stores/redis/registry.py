@@ -14,32 +14,26 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import json
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
 from ... import _core
 from ..._support import key_bytes
 from ...errors import StoreError
-from ...quota import ALGORITHMS
+from ..registered import Known, Registered, from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..layout import Quotas
     from .routers import StoreRouter
     from .store import RedisStore
 
-__all__ = ["Known", "Registered", "Registry", "forget", "read", "registry_key"]
+__all__ = ["Known", "Registry", "forget", "read", "registry_key"]
 
 FIRST = 2.0  # seconds after a name is first asked about; those that come together are one write
 RENEWED = 20.0  # seconds between two writes
 LAPSES = 60  # seconds for which a name is remembered without one
 NAMES = 1000  # that one process tells; more are made without end, and nobody reads them
-OF_ONE_NAME = 64  # limiters of one name whose numbers are looked at
 SLOTS = 16384  # hash slots of a cluster
 
 # KEYS: the hash. ARGV: LAPSES, then names and values in turn.
@@ -60,73 +54,6 @@ return now
 """
 
 log = logging.getLogger("sluicegate")
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A limiter of some process, as the store knows it."""
-
-    name: str
-    quotas: tuple[_core.Quota | None, ...]  # None: unlimited there; empty: it counts slots alone
-    algorithms: tuple[str, ...]  # of each quota, also of those that are None
-    various: bool = False  # limiters of this name have other numbers; these reach farthest
-    slots: int | None = None  # how many are held at most; 0: not one number; None: it has none
-    age: int = 0  # seconds since a process told of it
-
-
-class Known:
-    """The limiters of one name in this process, and those that count slots: their numbers now,
-    or the last ones that they had."""
-
-    __slots__ = ("_algorithms", "_limiters", "_quotas", "_slots")
-
-    def __init__(self) -> None:
-        self._algorithms: Sequence[str] = ()
-        self._limiters: list[ReferenceType[_core.Limiter]] = []  # the last is the newest
-        self._quotas: list[Quotas] = []  # of these, each once; the one that reaches farthest first
-        self._slots: int | None = None
-
-    def limiter(self, limiter: _core.Limiter) -> None:
-        self._algorithms = limiter.table.algorithms
-        self._limiters.append(ref(limiter))
-        del self._limiters[:-OF_ONE_NAME]
-        if not self._quotas:  # it may be gone when they are looked at
-            self._quotas = [limiter.quotas]
-
-    def slots(self, limit: int | None) -> None:
-        self._slots = limit or 0
-
-    def _look(self) -> None:
-        live = [limiter for one in self._limiters if (limiter := one()) is not None]
-        if live:
-            quotas = dict.fromkeys(limiter.quotas for limiter in live)
-            self._quotas = sorted(quotas, key=_reach, reverse=True)
-
-    def as_json(self) -> str:
-        self._look()
-        told: dict[str, Any] = {}
-        if self._quotas:
-            told["quotas"] = [
-                {"algorithm": algorithm} if quota is None else _plain(quota)
-                for quota, algorithm in zip(self._quotas[0], self._algorithms, strict=True)
-            ]
-        if len(self._quotas) > 1:
-            told["various"] = True
-        if self._slots is not None:
-            told["slots"] = self._slots
-        return json.dumps(told, separators=(",", ":"))
-
-
-def _reach(quotas: Quotas) -> float:
-    """For how many seconds a key's state may tell of what was: by these numbers none is cut."""
-    return max(
-        (
-            max(quota.period, quota.period / quota.limit * quota.burst)
-            for quota in quotas
-            if quota is not None
-        ),
-        default=0.0,
-    )
 
 
 class Registry:
@@ -237,38 +164,7 @@ def _slot(prefix: str) -> int:
     return binascii.crc_hqx(registry_key(prefix), 0) % SLOTS  # there are no braces in it
 
 
-def _plain(quota: _core.Quota) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "limit": quota.limit,
-        "period": quota.period,
-        "algorithm": quota.algorithm,
-    }
-    if quota.burst != quota.limit:
-        plain["burst"] = quota.burst
-    if quota.name is not None:
-        plain["name"] = quota.name
-    if quota.shadow:
-        plain["shadow"] = True
-    return plain
-
-
 def _registered(name: bytes, value: bytes, now: int) -> Registered:
     """What a field says; one of many errors where it says nothing of the kind."""
     told_at, _, text = value.partition(b" ")
-    told = json.loads(text)
-    quotas, slots = told.get("quotas", []), told.get("slots")
-    algorithms = tuple(quota["algorithm"] for quota in quotas)
-    if (
-        len(quotas) > _core.QUOTAS_MAX
-        or not all(algorithm in ALGORITHMS for algorithm in algorithms)
-        or not (slots is None or (isinstance(slots, int) and slots >= 0))
-    ):
-        raise ValueError
-    return Registered(
-        name.decode("utf-8", "surrogatepass"),
-        tuple(_core.Quota(**quota) if "limit" in quota else None for quota in quotas),
-        algorithms,
-        told.get("various") is True,
-        slots,
-        max(now - int(told_at), 0),
-    )
+    return from_json(name.decode("utf-8", "surrogatepass"), text, max(now - int(told_at), 0))

@@ -15,8 +15,9 @@ from weakref import WeakSet, finalize
 from ... import _core
 from ..._support import check_number
 from ..layout import Layout, arrange, layout_of, shape_error
+from ..registered import Registered
 from .health import Health, Past
-from .registry import Known, Registered, Registry
+from .registry import Known, Registry
 from .routers import StoreRouter, router_for
 from .settings import settings_of
 
