@@ -20,6 +20,7 @@ from bench import (
     redis_one,
     redis_peers,
     redis_setup,
+    shared,
 )
 from bench.report import grouped, markdown, note_of
 from bench.rows import Row
@@ -195,3 +196,10 @@ def test_collecting_metrics_is_measured_beside_not_collecting_them() -> None:
     prometheus, opentelemetry = metrics.measure(1, True)
     assert prometheus.value is not None and "µs a reading" in note_of(prometheus)
     assert opentelemetry.value is not None or "opentelemetry" in (opentelemetry.missing or "")
+
+
+def test_shared_memory_is_measured_by_one_process_and_by_two() -> None:
+    rows = list(shared.measure(1, True))
+    assert [found.target for found in rows] == [1.5, 1.5, 1.8]
+    assert all(found.value is not None and found.value > 0.1 for found in rows)
+    assert rows[-1].at_least and rows[-1].info["per_second"] > 10_000
