@@ -437,6 +437,38 @@ PyObject *sgpy_shared_counters(sgpy_table *table) {
         "bytes", (unsigned long long)sum.bytes, "damages", (unsigned long long)counts->damages);
 }
 
+typedef struct {
+    sgpy_table *table;
+    uint64_t slots, keys;
+} held_sum;
+
+static void add_held(void *context, sg_table *core, sg_cell *cell) {
+    held_sum *sum = context;
+    const sg_witness witness = sgpy_witness(sum->table);
+    const sg_holders *holders = sg_holders_of(core, cell);
+    uint64_t held = 0;
+    for (uint32_t i = 0; holders != NULL && i < holders->used; i++) {
+        if (witness.lives(witness.context, holders->shares[i].owner)) {
+            held += holders->shares[i].count;
+        }
+    }
+    sum->slots += held;
+    sum->keys += held > 0;
+}
+
+void sgpy_shared_held(sgpy_table *table, uint64_t *slots, uint64_t *keys) {
+    sg_shared_table *t = &table->sharing->table;
+    held_sum sum = {.table = table};
+    for (uint32_t i = 0; i <= t->mask; i++) {
+        if (sg_shared_enter_shard(t, i)) { /* of a stopped process's shard nothing is told */
+            sg_table_each(&t->table, add_held, &sum);
+            sg_shared_leave(t);
+        }
+    }
+    *slots = sum.slots;
+    *keys = sum.keys;
+}
+
 size_t sgpy_shared_top(sgpy_table *table, bool refused, sg_topk_entry *out, size_t most) {
     sg_shared_table *t = &table->sharing->table;
     size_t found = 0;
