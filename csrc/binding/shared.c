@@ -77,12 +77,18 @@ static PyObject *file_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     }
     sg_file_error error = SG_FILE_OK;
     int system_error = 0;
-    sg_shared_error result;
-    /* Another process may be making it, on a slow disk. */
-    Py_BEGIN_ALLOW_THREADS
-    result = sg_shared_open(&self->shared, PyBytes_AS_STRING(encoded), size, keep != 0, &error,
-                            &system_error);
-    Py_END_ALLOW_THREADS
+    sg_shared_error result = SG_SHARED_OK;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        /* Another process may be making it, on a slow disk. */
+        Py_BEGIN_ALLOW_THREADS
+        result = sg_shared_open(&self->shared, PyBytes_AS_STRING(encoded), size, keep != 0,
+                                &error, &system_error);
+        Py_END_ALLOW_THREADS
+        if (result != SG_SHARED_NO_SEAT) {
+            break;
+        }
+        PyGC_Collect(); /* some may be this process's own, forgotten in a circle */
+    }
     if (result == SG_SHARED_FILE) {
         raise_file(st, path, error, system_error);
         goto fail;
