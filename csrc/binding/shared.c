@@ -77,12 +77,18 @@ static PyObject *file_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     }
     sg_file_error error = SG_FILE_OK;
     int system_error = 0;
-    sg_shared_error result;
-    /* Another process may be making it, on a slow disk. */
-    Py_BEGIN_ALLOW_THREADS
-    result = sg_shared_open(&self->shared, PyBytes_AS_STRING(encoded), size, keep != 0, &error,
-                            &system_error);
-    Py_END_ALLOW_THREADS
+    sg_shared_error result = SG_SHARED_OK;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        /* Another process may be making it, on a slow disk. */
+        Py_BEGIN_ALLOW_THREADS
+        result = sg_shared_open(&self->shared, PyBytes_AS_STRING(encoded), size, keep != 0,
+                                &error, &system_error);
+        Py_END_ALLOW_THREADS
+        if (result != SG_SHARED_NO_SEAT) {
+            break;
+        }
+        PyGC_Collect(); /* some may be this process's own, forgotten in a circle */
+    }
     if (result == SG_SHARED_FILE) {
         raise_file(st, path, error, system_error);
         goto fail;
@@ -435,6 +441,38 @@ PyObject *sgpy_shared_counters(sgpy_table *table) {
         "evictions", (unsigned long long)sum.evictions, "full", (unsigned long long)counts->full,
         "degraded", (unsigned long long)table->degraded, "keys", (unsigned long long)sum.keys,
         "bytes", (unsigned long long)sum.bytes, "damages", (unsigned long long)counts->damages);
+}
+
+typedef struct {
+    sgpy_table *table;
+    uint64_t slots, keys;
+} held_sum;
+
+static void add_held(void *context, sg_table *core, sg_cell *cell) {
+    held_sum *sum = context;
+    const sg_witness witness = sgpy_witness(sum->table);
+    const sg_holders *holders = sg_holders_of(core, cell);
+    uint64_t held = 0;
+    for (uint32_t i = 0; holders != NULL && i < holders->used; i++) {
+        if (witness.lives(witness.context, holders->shares[i].owner)) {
+            held += holders->shares[i].count;
+        }
+    }
+    sum->slots += held;
+    sum->keys += held > 0;
+}
+
+void sgpy_shared_held(sgpy_table *table, uint64_t *slots, uint64_t *keys) {
+    sg_shared_table *t = &table->sharing->table;
+    held_sum sum = {.table = table};
+    for (uint32_t i = 0; i <= t->mask; i++) {
+        if (sg_shared_enter_shard(t, i)) { /* of a stopped process's shard nothing is told */
+            sg_table_each(&t->table, add_held, &sum);
+            sg_shared_leave(t);
+        }
+    }
+    *slots = sum.slots;
+    *keys = sum.keys;
 }
 
 size_t sgpy_shared_top(sgpy_table *table, bool refused, sg_topk_entry *out, size_t most) {

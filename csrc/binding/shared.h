@@ -141,6 +141,9 @@ static inline sg_shared_sum sgpy_added_up(const sgpy_table *table) {
 
 PyObject *sgpy_shared_clear(sgpy_table *table);
 PyObject *sgpy_shared_counters(sgpy_table *table);
+
+/* Slots that the living hold, of all keys, and how many keys these are. */
+void sgpy_shared_held(sgpy_table *table, uint64_t *slots, uint64_t *keys);
 size_t sgpy_shared_top(sgpy_table *table, bool refused, sg_topk_entry *out, size_t most);
 
 #endif

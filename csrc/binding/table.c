@@ -318,6 +318,17 @@ static PyObject *table_counters(PyObject *op, PyObject *Py_UNUSED(ignored)) {
                          (unsigned long long)sg_table_bytes(&self->core));
 }
 
+static PyObject *table_held(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    sgpy_table *self = (sgpy_table *)op;
+    uint64_t slots = 0, keys = 0;
+    if (self->sharing == NULL || self->core.layout.quotas > 0) {
+        PyErr_SetString(PyExc_RuntimeError, "slots are added up in shared memory alone");
+        return NULL;
+    }
+    sgpy_shared_held(self, &slots, &keys);
+    return Py_BuildValue("KK", (unsigned long long)slots, (unsigned long long)keys);
+}
+
 static PyObject *table_top(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"count", "refused", NULL};
     sgpy_table *self = (sgpy_table *)op;
@@ -391,6 +402,9 @@ static PyMethodDef table_methods[] = {
      PyDoc_STR("clear($self, /)\n--\n\nForgets every key; the counters stay.")},
     {"counters", table_counters, METH_NOARGS,
      PyDoc_STR("counters($self, /)\n--\n\nDecisions by outcome, evictions, keys, bytes.")},
+    {"held", table_held, METH_NOARGS,
+     PyDoc_STR("held($self, /)\n--\n\nSlots of all keys that living processes hold, and how "
+               "many keys these are; in shared memory.")},
     {"top", (PyCFunction)(void (*)(void))table_top, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("top($self, /, count=10, *, refused=False)\n--\n\n"
                "The hottest (or most refused) keys: (first 64 bytes, cut, estimate).")},

@@ -102,7 +102,7 @@ typedef struct {
 typedef struct {
     uint64_t size;
     uint32_t seats, shards, pages;
-    uint32_t page_hint;  /* where the last free page was found */
+    uint32_t page_hint;  /* before it there is hardly a free page */
     uint32_t pages_free; /* about: a process killed at the wrong moment leaves it off by one */
     uint32_t unused;
     uint64_t seats_at, owners_at, pages_at;

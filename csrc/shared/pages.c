@@ -31,9 +31,14 @@ uint32_t sg_page_take(const sg_map *map, uint32_t owner) {
 
 void sg_page_give(const sg_map *map, uint32_t page, uint32_t owner) {
     uint32_t *owners = sg_page_owners(map);
-    if (__atomic_compare_exchange_n(&owners[page], &owner, 0, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_RELAXED))
-        __atomic_fetch_add(&map->root->pages_free, 1, __ATOMIC_RELAXED);
+    if (!__atomic_compare_exchange_n(&owners[page], &owner, 0, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED))
+        return;
+    __atomic_fetch_add(&map->root->pages_free, 1, __ATOMIC_RELAXED);
+    /* The first ones are taken again first, so that those that are free at the end lie side by
+     * side, where a limiter that comes late needs them. */
+    if (page < __atomic_load_n(&map->root->page_hint, __ATOMIC_RELAXED))
+        __atomic_store_n(&map->root->page_hint, page, __ATOMIC_RELAXED);
 }
 
 uint32_t sg_page_take_row(const sg_map *map, uint32_t owner, uint32_t count) {

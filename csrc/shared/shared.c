@@ -207,12 +207,19 @@ static sg_shared_error add_entry(sg_shared *shared, sg_entry *entry, const char 
     const sg_map *map = &shared->locks.map;
     const sg_root *root = map->root;
     const uint32_t owner = SG_ROW_OWNER(entry - root->entries);
+    uint64_t rows = 0;
     for (uint32_t page = 0; page < map->pages; page++) {
-        if (sg_page_owner(map, page) == owner)
+        const uint32_t has = sg_page_owner(map, page);
+        if (has == owner)
             sg_page_give(map, page, owner);
+        else
+            rows += has >= SG_ROW_OWNER(0);
     }
     const uint64_t row = (uint64_t)map->shards * SG_SHARD_BYTES;
     const uint32_t pages = (uint32_t)rounded(row, SG_PAGE) / SG_PAGE;
+    /* A quarter is left for what they count: without a page they would refuse everything. */
+    if ((rows + pages) * 4 > (uint64_t)map->pages * 3)
+        return SG_SHARED_NO_PAGES;
     const uint32_t first = sg_page_take_row(map, owner, pages);
     if (first == 0)
         return SG_SHARED_NO_PAGES;

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
-from sluicegate import _core
+from sluicegate import StoreError, _core
 
 QUOTA = _core.Quota(5, 60, name="m")
 SIZE = _core.Quota(500, 60, name="b")
@@ -33,6 +35,29 @@ FULL = _core.Limiter(table(max_keys=1, on_full="raise"), [QUOTA, SIZE])
 FULL.ban_nowait("somebody", 3e8)
 SLOTS = _core.Slots(_core.Table([]), 2)
 DECISION = LIMITER.hit_nowait("k")
+
+
+def shared_path() -> str:
+    """Of a file that the end of this process removes."""
+    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    made = tempfile.TemporaryDirectory(dir=where, prefix="sluicegate-leaks-")
+    KEPT.append(made)
+    return os.path.join(made.name, "file")
+
+
+KEPT: list[Any] = []
+PATH = shared_path()
+FILE = _core.SharedFile(PATH, 4 << 20)
+
+
+def shared_table(name: str, *algorithms: str, **more: Any) -> _core.Table:
+    return _core.Table(algorithms, clock=CLOCK, shared=FILE, name=name, **more)
+
+
+SHARED = _core.Limiter(shared_table("rates", "gcra", "sliding-log"), [
+    QUOTA, _core.Quota(500, 60, name="b", algorithm="sliding-log")
+])  # fmt: skip
+SHARED_SLOTS = _core.Slots(shared_table("slots"), 2)
 
 
 def values() -> None:
@@ -145,6 +170,81 @@ def gates() -> None:
     loop["gate"] = _core.HttpGate([(loop.get, loop, None, None, None, False)], loop.get)
 
 
+def shared() -> None:
+    """The same in a file that processes share."""
+    for key in ("k", b"k", "\ud800"):
+        SHARED.hit_nowait(key)
+    SHARED.hit_nowait("k", {"b": 2}, quotas=[_core.Quota(9, 60), None])
+    SHARED.peek_nowait("k", 2)
+    SHARED.hit_many_nowait([("a", 1), ("c", {"m": 2})])
+    _core.hit_all_nowait([(SHARED, f"{CLOCK.ns % 50}", 1), (LIMITER, "z", 0), (SHARED, "a", 9)])
+    SHARED.project_nowait("k", [1, 2])
+    SHARED.penalize_nowait("p", 2)
+    SHARED.reward_nowait("p", 1)
+    SHARED.ban_nowait("p", 5)
+    SHARED.unban_nowait("p")
+    _, receipt = SHARED.reserve_nowait("r", 2)
+    if receipt is not None:
+        receipt.settle_nowait(1)
+    SHARED.reserve_nowait("r")
+    SHARED.reset_nowait("r")
+    SHARED.bind("h").hit_nowait()
+    SHARED.table.counters()
+    SHARED.table.top(3, refused=True)
+    one = SHARED_SLOTS.acquire_nowait("s")
+    assert one is not None and SHARED_SLOTS.count_nowait("s") == 1
+    assert SHARED_SLOTS.limit == 2 and _held()[0] >= 1
+    one.release_nowait()
+    SHARED_SLOTS.acquire_nowait("forgotten")
+    assert len(FILE.limiters()) >= 2 and FILE.path == PATH and FILE.size == 4 << 20
+
+
+def _held() -> tuple[int, int]:
+    return shared_table("slots").held()
+
+
+def shared_and_gone() -> None:
+    """Files, tables and limiters that come and go, some in a circle."""
+
+    class Mine(_core.Limiter):
+        pass
+
+    file = _core.SharedFile(PATH)
+    told: list[Any] = []
+    mine: Any = Mine(
+        _core.Table(["gcra"], shared=file, name="gone", text="x", listener=told.append), [QUOTA]
+    )
+    told.append(mine)
+    mine._when_stalled("local", _core.Table(["gcra"]))
+    mine.hit_nowait("k")
+    assert file.check() == [] and file.processes >= 1 and not file.made
+    other = Mine(_core.Table(["fixed-window"], shared=file, name="gone"), [
+        _core.Quota(5, 9, algorithm="fixed-window")
+    ])  # fmt: skip
+    assert other.table.other_shape and other.table.shared
+    other.table.clear()
+    calls: list[Callable[[], Any]] = [
+        lambda: _core.SharedFile(PATH, 8 << 20),
+        lambda: _core.SharedFile(PATH + "/nowhere"),
+        lambda: _core.SharedFile("a\x00b"),
+        lambda: _core.SharedFile(PATH, 1),
+        lambda: _core.Table(["gcra"], shared=5, name="x"),  # type: ignore[arg-type]
+        lambda: _core.Table(["gcra"], shared=file),
+        lambda: _core.Table(["gcra"], shared=file, name=""),
+        lambda: _core.Table(["gcra"], shared=file, name="\ud800"),
+        lambda: _core.Table(["gcra"], shared=file, name="x", text="\ud800"),
+        lambda: _core.Table(["x"], shared=file, name="x"),
+        lambda: _core.Table([]).held(),
+        lambda: mine._when_stalled("explode", None),
+    ]
+    for call in calls:
+        try:
+            call()
+        except (TypeError, ValueError, RuntimeError, StoreError):
+            continue
+        raise AssertionError("no error came")
+
+
 def made_and_gone() -> None:
     class Mine(_core.Limiter):
         pass
@@ -248,12 +348,17 @@ def errors() -> None:
         raise AssertionError("no error came")
 
 
-EVERYTHING = (values, hits, others, gates, made_and_gone, awaited, errors)
+EVERYTHING = (values, hits, others, gates, shared, shared_and_gone, made_and_gone, awaited, errors)
 
 
 def resident() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * 4096
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
 def measure() -> int:
@@ -272,6 +377,7 @@ def main(rounds: int) -> int:
     warnings.simplefilter("ignore")
     counted = hasattr(sys, "gettotalrefcount")
     run(max(20, rounds // 10))
+    open_files = descriptors()
     seen = [measure()]
     for _ in range(5):
         run(rounds // 5)
@@ -281,6 +387,9 @@ def main(rounds: int) -> int:
     # The first part may still warm caches up.
     grown = seen[-1] - seen[1]
     print("references" if counted else "resident bytes", seen, "grown by", grown)
+    if descriptors() != open_files:
+        print("descriptors", open_files, "before and", descriptors(), "after")
+        return 1
     return int(grown > slack)
 
 

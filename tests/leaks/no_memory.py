@@ -39,6 +39,18 @@ def slot() -> None:
         held.release_nowait()
 
 
+def shared_slot() -> None:
+    held = everything.SHARED_SLOTS.acquire_nowait(ODD)
+    if held is not None:
+        held.release_nowait()
+
+
+def shared_reserve() -> None:
+    _, receipt = everything.SHARED.reserve_nowait(ODD, 0)
+    if receipt is not None:
+        receipt.settle_nowait({"m": 1})
+
+
 def send(call: Any) -> None:
     with contextlib.suppress(StopIteration):
         call.send(None)
@@ -60,6 +72,22 @@ CALLS: list[Callable[[], Any]] = [
     slot,
     lambda: send(everything.LIMITER.hit_awaitable(ODD)),
     lambda: send(HANDLE.hit_awaitable()),
+    lambda: everything.SHARED.hit_nowait(ODD, {"b": 2}),
+    lambda: everything.SHARED.peek_nowait(KEY),
+    lambda: everything.SHARED.hit_many_nowait(PAIRS),
+    lambda: _core.hit_all_nowait([(everything.SHARED, "a", 1), (everything.LIMITER, ODD, 2)]),
+    lambda: everything.SHARED.project_nowait(ODD, [1, 2]),
+    lambda: everything.SHARED.table.counters(),
+    lambda: everything.SHARED.table.top(),
+    lambda: everything.FILE.limiters(),
+    lambda: everything.FILE.check(),
+    lambda: everything._held(),
+    lambda: _core.SharedFile(everything.PATH),
+    lambda: everything.shared_table("rates", "gcra", "sliding-log", text="x", listener=print),
+    lambda: everything.shared_table("another", "gcra"),
+    lambda: everything.SHARED._when_stalled("local", everything.table("gcra", "sliding-log")),
+    shared_reserve,
+    shared_slot,
     lambda: everything.LIMITER.table.counters(),
     lambda: everything.LIMITER.table.top(),
     lambda: _core.Table(["gcra", "sliding-log"]),

@@ -105,7 +105,6 @@ def test_without_keep_the_first_process_starts_empty(path: str) -> None:
         limiter = sync.Limiter("7/day", store=store, name="kept")
         assert not limiter.hit("k")
         del limiter, store
-        gc.collect()  # they are in a circle
     again = SharedMemoryStore(path, keep=False)
     assert sync.Limiter("7/day", store=again, name="kept").peek("k", 0).remaining == 7
     with crew(path, 1) as (one,):

@@ -457,7 +457,6 @@ def test_a_decision_is_a_value(store: MemoryStore) -> None:
         {"lease": 2**41},
         {"name": ""},
         pytest.param({"store": "redis://localhost"}, marks=needs_hiredis),  # and a name=
-        {"store": "shm:///run/app"},
         {"store": "memory"},
         {"store": "memory://host"},
         {"store": "memory://?max_key=5"},

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Literal
 
 from .. import _core
@@ -92,7 +93,7 @@ class SharedMemoryStore(LocalStore):
             clock=self.clock,
             shared=self._file,
             name=name,
-            listener=self._told,
+            listener=partial(_told, self.path),
         )
         if table.other_shape:
             warnings.warn(
@@ -196,15 +197,17 @@ class SharedMemoryStore(LocalStore):
         """Walks all state in the file and tells what cannot be: of a good file, nothing."""
         return self._file.check()
 
-    def _told(self, stalled: bool) -> None:
-        if stalled:
-            log.warning(
-                "%s: a process that is stopped has a lock; the keys behind it are decided as "
-                "on_store_error says, until it goes on or is ended",
-                self.path,
-            )
-        else:
-            log.warning("%s: the process goes on, and so do its keys", self.path)
-
     def __repr__(self) -> str:
         return f"SharedMemoryStore({self.path!r}, {self.size})"
+
+
+# A function, so that the store is in no circle: its seat in the file is free as soon as it goes.
+def _told(path: str, stalled: bool) -> None:
+    if stalled:
+        log.warning(
+            "%s: a process that is stopped has a lock; the keys behind it are decided as "
+            "on_store_error says, until it goes on or is ended",
+            path,
+        )
+    else:
+        log.warning("%s: the process goes on, and so do its keys", path)

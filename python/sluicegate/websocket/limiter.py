@@ -236,7 +236,11 @@ class WebSocketRateLimiter(_core.Connections):
     # ---- what there is
 
     def get_statistics(self) -> dict[str, Any]:
-        """Counts of this process, limits, and violations by type. Plain values, as for JSON."""
+        """Counts of this process, limits, and violations by type. Plain values, as for JSON.
+
+        Over shared memory `active_connections` and `unique_clients` are those of all processes,
+        connections being set up included.
+        """
         limits = self.limits
         if not isinstance(limits, WebSocketLimits):
             # each client has its own: the names are all that holds for all
@@ -250,10 +254,11 @@ class WebSocketRateLimiter(_core.Connections):
             "total_bytes_sent": self.total_bytes,
             "limits": shown,
             "violations": dict(self._violations.counts),
+            **self._plans.places.known(),
         }
 
     async def statistics(self) -> dict[str, Any]:
-        """`get_statistics` as the store knows it: over a server `active_connections` and
+        """`get_statistics` as the store knows it: over a server, too, `active_connections` and
         `unique_clients` are those of all processes, found by a scan of its keys; the rest is
         this process's. In memory all is the same."""
         found = self.get_statistics()
@@ -265,8 +270,11 @@ class WebSocketRateLimiter(_core.Connections):
         return self._get(connection_id)
 
     def get_client_connections(self, client_id: str | bytes) -> int:
-        """How many connections of the client are registered in this process."""
-        return self._by_client.count(client_key(client_id))
+        """How many connections of the client are registered in this process; over shared memory,
+        in all of them, those being set up included."""
+        client = client_key(client_id)
+        found = self._plans.places.connections_of(client)
+        return self._by_client.count(client) if found is None else found
 
     async def count(self, client_id: str | bytes) -> int:
         """Places of the client that are taken in the store, those being set up included."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _core
+from ..errors import StoreError
 from .groups import Groups
 from .tasks import TaskWatch, running_loop, running_task
 
@@ -178,9 +180,25 @@ class Places:
         self._sweep(client)
         return self._slots.count_nowait(client)
 
+    def known(self) -> dict[str, int]:
+        """What all processes hold, where that can be told without a question: in shared memory,
+        places being set up included."""
+        if not self.table.shared:
+            return {}
+        connections, clients = self.table.held()
+        return {"active_connections": connections, "unique_clients": clients}
+
+    def connections_of(self, client: Client) -> int | None:
+        """The same of one client; None where this process does not know."""
+        if not self.table.shared:
+            return None
+        with suppress(StoreError):  # a stopped process is in the way
+            return self._slots.count_nowait(client)
+        return None
+
     async def totals(self) -> dict[str, int]:
         """What the store knows and this process does not, of all clients."""
-        return {}
+        return self.known()
 
     def forget(self, reservation: Reservation) -> None:
         if self._reserved.get(reservation.client, reservation.owner) is reservation:
@@ -223,6 +241,9 @@ class ServerPlaces(Places):
         held = self._store.held(self._name, TTL)
         await held.given_back()
         return await held.count(client)
+
+    def known(self) -> dict[str, int]:
+        return {}
 
     async def totals(self) -> dict[str, int]:
         held = self._store.held(self._name, TTL)
