@@ -258,6 +258,7 @@ static int add_strings(sgpy_state *st) {
         [STR_CONNECTION_ID] = "connection_id",
         [STR_MESSAGE_SIZE] = "message_size",
         [STR_REMAINING] = "remaining",
+        [STR_DEGRADED] = "degraded",
         [STR_NOT_FOUND] = "connection_not_found",
         [STR_TOO_LARGE] = "message_too_large",
         [STR_RATE] = "rate_limit_exceeded",

@@ -110,6 +110,9 @@ int sgpy_event_begin_with(sgpy_event *event, sgpy_limiter *limiter, PyObject *ke
 
 void sgpy_event_end(sgpy_event *event) {
     sgpy_key_done(&event->key);
+    if (event->table != NULL) {
+        sgpy_tell(event->table);
+    }
     Py_CLEAR(event->table);
     Py_CLEAR(event->quotas);
 }

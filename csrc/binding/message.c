@@ -4,8 +4,12 @@
  * What is refused goes to Python as (info, reason, decision, size), which makes the
  * documented result of it; what is admitted never leaves C. */
 #include "connections.h"
+#include "shared.h"
 
 void sgpy_message_done(sgpy_message *m) {
+    if (m->limiter != NULL && m->limiter->table != NULL) {
+        sgpy_tell(m->limiter->table);
+    }
     Py_CLEAR(m->info);
     Py_CLEAR(m->limiter);
 }
@@ -70,8 +74,9 @@ static int message_now(sgpy_message *m, sg_ticks *now) {
 /* The reason of a refusal, in the documented order: messages, then bytes. */
 static PyObject *reason_of(const sgpy_state *st, const sgpy_message *m) {
     const sg_decision *d = &m->outcome.decision;
-    if (m->outcome.flags & SGPY_DEGRADED) {
-        return st->strings[STR_INTERNAL]; /* the table is full: no limit was reached */
+    if ((m->outcome.flags & SGPY_DEGRADED) && d->binding == SG_NONE) {
+        /* The table is full, or stands still, and nobody counted: no limit was reached. */
+        return st->strings[STR_INTERNAL];
     }
     unsigned holding = 0;
     for (unsigned i = 0; i < m->limiter->count; i++) {
@@ -212,13 +217,19 @@ static PyObject *message_remaining(const sgpy_message *m) {
 
 /* {"allowed": True, "reason": "ok", "remaining": n} */
 static PyObject *message_result(const sgpy_state *st, const sgpy_message *m) {
-    PyObject *remaining = message_remaining(m);
+    const bool degraded = (m->outcome.flags & SGPY_DEGRADED) != 0;
+    /* Without a quota nobody has counted. */
+    PyObject *remaining = SG_UNLIKELY(degraded && m->outcome.decision.binding == SG_NONE)
+                              ? Py_NewRef(Py_None)
+                              : message_remaining(m);
     if (remaining == NULL) {
         return NULL;
     }
     PyObject *result = PyDict_Copy(st->strings[STR_TEMPLATE]);
     if (result != NULL &&
-        PyDict_SetItem(result, st->strings[STR_REMAINING], remaining) < 0) {
+        (PyDict_SetItem(result, st->strings[STR_REMAINING], remaining) < 0 ||
+         (SG_UNLIKELY(degraded) &&
+          PyDict_SetItem(result, st->strings[STR_DEGRADED], Py_True) < 0))) {
         Py_CLEAR(result);
     }
     Py_DECREF(remaining);

@@ -279,6 +279,7 @@ static PyObject *acquire(sgpy_table *table, PyObject *key, uint64_t limit) {
     sg_table *core = sgpy_enter_at(table, fp, &now);
     if (core == NULL) {
         sgpy_raise_stalled(table);
+        sgpy_tell(table);
         sgpy_key_done(&bytes);
         return NULL;
     }
@@ -300,6 +301,7 @@ static PyObject *acquire(sgpy_table *table, PyObject *key, uint64_t limit) {
         sgpy_count_key(table, !acquired, fp, bytes.data, bytes.length, now);
     }
     sgpy_leave(table);
+    sgpy_tell(table);
     PyObject *slot = NULL;
     if (status != SG_OK) {
         slot = acquire_full(table, status, key, fp);

@@ -7,16 +7,19 @@ import gc
 import logging
 import os
 import random
+import sys
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from shared_store import places
 from shared_store.crew import Worker, crew
+from shared_store.work import door_of
 from sluicegate import ConcurrencyLimiter, Limiter, SharedMemoryStore, StoreError, sync
 
 pytestmark = pytest.mark.server
@@ -146,6 +149,7 @@ def test_while_a_process_is_stopped_inside(path: str, caplog: pytest.LogCaptureF
             policy: sync.Limiter(quotas, store=store, name="slow", on_store_error=policy)  # type: ignore[arg-type]
             for policy in ("raise", "allow", "deny", "local")
         }
+        caplog.clear()  # of what the probe's own store said
         with caplog.at_level(logging.INFO, "sluicegate"):
             started = time.monotonic()
             with pytest.raises(StoreError, match="stopped"):
@@ -203,6 +207,73 @@ def test_when_a_stopped_process_is_killed(path: str) -> None:
         time.sleep(0.002)
         assert limiter.hit("k") and not limiter.hit("k").degraded
         assert limiter.store.check() == []  # type: ignore[union-attr]
+
+
+async def test_a_websocket_limiter_while_a_process_is_stopped_inside(path: str) -> None:
+    """By default it holds the whole limits in private memory meanwhile; what the stopped process
+    sent before it does not count there."""
+    rng = random.Random()
+    with crew(path, 1) as (victim,):
+        victim.start("hammer_door", client="ada")
+        assert victim.read() == "hammering"
+        probe = door_of(SharedMemoryStore(path), on_store_error="raise")
+        assert await probe.register_connection("probe", "ada")
+        door = door_of(SharedMemoryStore(path))
+        assert await door.register_connection("mine", "ada")
+        for attempt in range(1, ATTEMPTS + 1):
+            await asyncio.sleep(rng.random() * 0.002)
+            victim.stop()
+            try:
+                refused = await probe.check_message("probe", 1)
+            except StoreError:
+                print(f"stopped inside at attempt {attempt}")
+                break
+            assert not refused["allowed"]  # long since
+            victim.go_on()
+        else:
+            pytest.fail(f"{ATTEMPTS} times it was stopped outside")
+        seen = [await door.check_message("mine", 1) for _ in range(8)]
+        assert [one["allowed"] for one in seen] == [True] * 5 + [False] * 3
+        assert [one.get("degraded") for one in seen] == [True] * 5 + [None] * 3
+        assert [one.get("remaining") for one in seen[:5]] == [4, 3, 2, 1, 0]
+        assert seen[-1]["reason"] == "rate_limit_exceeded"
+        victim.go_on()
+        await asyncio.sleep(0.05)
+        after = await door.check_message("mine", 1)
+        assert not after["allowed"] and not after.get("degraded")
+        victim.kill()
+        assert door.get_client_connections("ada") <= 3
+        await door.unregister_connection("mine")
+        await probe.unregister_connection("probe")
+
+
+@pytest.mark.skipif(find_spec("_testcapi") is None, reason="this CPython has no _testcapi")
+def test_other_interpreters_of_the_process(path: str) -> None:
+    import _testcapi  # type: ignore[import-not-found]
+
+    store = SharedMemoryStore(path, places.SIZE)
+    limiter = sync.Limiter("5/day", store=store, name="rate")
+    slots = sync.ConcurrencyLimiter(2, store=store, name="slots")
+    slot = slots.acquire("k")
+    code = f"""
+import sys
+sys.path[:] = {sys.path!r}
+from sluicegate import SharedMemoryStore, sync
+store = SharedMemoryStore({path!r})
+assert sync.Limiter("5/day", store=store, name="rate").hit("k")
+slots = sync.ConcurrencyLimiter(2, store=store, name="slots")
+assert slots.count("k") == 1
+slots.release(slots.acquire("k"))
+assert store.check() == []
+"""
+    seats = store.processes
+    for _ in range(3):
+        assert _testcapi.run_in_subinterp(code) == 0
+    assert limiter.peek("k", 0).remaining == 2
+    assert slots.count("k") == 1
+    assert slot is not None and slots.release(slot)
+    assert store.processes == seats
+    assert store.check() == []
 
 
 async def test_who_waits_while_a_process_is_stopped_inside(path: str) -> None:

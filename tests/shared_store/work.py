@@ -11,7 +11,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shared_store import places
-from sluicegate import ConcurrencyLimiter, Limiter, SharedMemoryStore, _core, sync
+from sluicegate import (
+    ConcurrencyLimiter,
+    Limiter,
+    SharedMemoryStore,
+    WebSocketLimits,
+    WebSocketRateLimiter,
+    _core,
+    sync,
+)
 
 THREADS = 8
 TASKS = 32
@@ -282,6 +290,25 @@ def hammer(made: Made, name: str, quotas: str, key: str) -> None:
     while True:
         for _ in range(1000):
             handle.hit_nowait()
+
+
+def hammer_door(made: Made, client: str) -> None:
+    """Sends messages of one client without end, past a WebSocketRateLimiter."""
+
+    async def send() -> None:
+        door = door_of(made.store)
+        assert await door.register_connection("theirs", client)
+        made.tell("hammering")
+        while True:
+            for _ in range(1000):
+                await door.check_message("theirs", 1)
+
+    asyncio.run(send())
+
+
+def door_of(store: SharedMemoryStore, **more: Any) -> WebSocketRateLimiter:
+    limits = WebSocketLimits(connections_per_minute=None, messages="5/day", bytes="1MB/day")
+    return WebSocketRateLimiter(limits, store, name="door", **more)
 
 
 def hit(made: Made, name: str, quotas: str, key: str, times: int = 1) -> int:
