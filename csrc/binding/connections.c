@@ -1,5 +1,6 @@
 /* Live WebSocket connections by their ids. What a message does is in message.c. */
 #include "connections.h"
+#include "shared.h"
 
 #include <structmember.h>
 
@@ -24,6 +25,7 @@ static PyObject *connections_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
 
 static int connections_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((sgpy_connections *)op)->tallied);
     Py_VISIT(((sgpy_connections *)op)->live);
     return 0;
 }
@@ -34,6 +36,7 @@ static int connections_clear(PyObject *op) {
     if (live != NULL) {
         PyDict_Clear(live);
     }
+    Py_CLEAR(((sgpy_connections *)op)->tallied);
     return 0;
 }
 
@@ -41,6 +44,7 @@ static void connections_dealloc(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     Py_CLEAR(((sgpy_connections *)op)->live);
+    Py_CLEAR(((sgpy_connections *)op)->tallied);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -203,6 +207,20 @@ static PyObject *connections_get(PyObject *op, PyObject *id) {
     return Py_NewRef(info == NULL ? Py_None : info);
 }
 
+static PyObject *connections_tally(PyObject *op, PyObject *table) {
+    sgpy_connections *self = (sgpy_connections *)op;
+    if (table != Py_None && (!PyObject_TypeCheck(table, self->state->Table_Type) ||
+                             ((sgpy_table *)table)->sharing == NULL)) {
+        PyErr_SetString(PyExc_TypeError, "messages are tallied in a table of shared memory, or "
+                                         "(None) nowhere");
+        return NULL;
+    }
+    PyObject *old = (PyObject *)self->tallied;
+    self->tallied = table == Py_None ? NULL : (sgpy_table *)Py_NewRef(table);
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef connections_methods[] = {
     {"check_message_awaitable", (PyCFunction)(void (*)(void))connections_check_awaitable,
      METH_FASTCALL | METH_KEYWORDS,
@@ -220,6 +238,9 @@ static PyMethodDef connections_methods[] = {
                "Registers a connection by its id, in place of one there.")},
     {"_remove", connections_remove, METH_O,
      PyDoc_STR("_remove($self, connection_id, /)\n--\n\nThe connection forgotten, or None.")},
+    {"_tally_in", connections_tally, METH_O,
+     PyDoc_STR("_tally_in($self, table, /)\n--\n\n"
+               "Counts messages and bytes for all processes, too, as tallies 0 and 1 of a table.")},
     {"_get", connections_get, METH_O,
      PyDoc_STR("_get($self, connection_id, /)\n--\n\nThe connection, or None.")},
     {NULL, NULL, 0, NULL},

@@ -54,7 +54,11 @@ typedef struct {
     sgpy_state *state;
     PyObject *live; /* dict: connection id to ConnectionInfo */
     unsigned long long messages, bytes; /* admitted */
+    sgpy_table *tallied; /* where they are counted for all processes, too; or NULL */
 } sgpy_connections;
+
+/* Of the tallies of such a table. */
+enum { TALLY_MESSAGES, TALLY_BYTES };
 
 /* ---- info.c */
 

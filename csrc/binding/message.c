@@ -158,6 +158,10 @@ int sgpy_message_decide(sgpy_connections *self, PyObject *id, PyObject *size, ui
     info->last = LAST_TICKS;
     self->messages++;
     self->bytes += m->size;
+    if (SG_UNLIKELY(self->tallied != NULL)) {
+        sg_shared_tally(&self->tallied->sharing->table, TALLY_MESSAGES, 1);
+        sg_shared_tally(&self->tallied->sharing->table, TALLY_BYTES, m->size);
+    }
     return 0;
 }
 

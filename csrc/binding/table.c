@@ -329,6 +329,44 @@ static PyObject *table_held(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     return Py_BuildValue("KK", (unsigned long long)slots, (unsigned long long)keys);
 }
 
+/* The number of a tally; -1 with an exception. */
+static int tally_of(const sgpy_table *self, Py_ssize_t i) {
+    if (self->sharing == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "tallies are of shared memory alone");
+        return -1;
+    }
+    if (i < 0 || i >= (Py_ssize_t)SG_TALLIES) {
+        PyErr_Format(PyExc_ValueError, "there are tallies 0 to %d, not %zd", (int)SG_TALLIES - 1,
+                     i);
+        return -1;
+    }
+    return (int)i;
+}
+
+static PyObject *table_tally(PyObject *op, PyObject *args) {
+    const sgpy_table *self = (sgpy_table *)op;
+    Py_ssize_t i;
+    if (!PyArg_ParseTuple(args, "n:tally", &i) || tally_of(self, i) < 0) {
+        return NULL;
+    }
+    sg_shared_tally(&self->sharing->table, (unsigned)i, 1);
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_tallies(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    const sgpy_table *self = (sgpy_table *)op;
+    PyObject *tuple = tally_of(self, 0) < 0 ? NULL : PyTuple_New(SG_TALLIES);
+    for (unsigned i = 0; tuple != NULL && i < SG_TALLIES; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(sg_shared_tallied(&self->sharing->table, i));
+        if (count == NULL) {
+            Py_CLEAR(tuple);
+            break;
+        }
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, count);
+    }
+    return tuple;
+}
+
 static PyObject *table_top(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"count", "refused", NULL};
     sgpy_table *self = (sgpy_table *)op;
@@ -405,6 +443,11 @@ static PyMethodDef table_methods[] = {
     {"held", table_held, METH_NOARGS,
      PyDoc_STR("held($self, /)\n--\n\nSlots of all keys that living processes hold, and how "
                "many keys these are; in shared memory.")},
+    {"tally", table_tally, METH_VARARGS,
+     PyDoc_STR("tally($self, index, /)\n--\n\n"
+               "Counts one more of what its users count besides decisions; in shared memory.")},
+    {"tallies", table_tallies, METH_NOARGS,
+     PyDoc_STR("tallies($self, /)\n--\n\nThese counts, of all processes together.")},
     {"top", (PyCFunction)(void (*)(void))table_top, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("top($self, /, count=10, *, refused=False)\n--\n\n"
                "The hottest (or most refused) keys: (first 64 bytes, cut, estimate).")},

@@ -26,6 +26,7 @@
 #define SG_SHARD_BYTES 4096u
 #define SG_ENTRIES 256u      /* limiters that a file knows */
 #define SG_NAME_BYTES 240u   /* of a limiter's name */
+#define SG_TALLIES 8u        /* what its users count besides, each by one word */
 #define SG_TEXT_BYTES 480u   /* of its quotas, as people read them */
 
 #define SG_PAGE SG_ARENA_PAGE
@@ -95,6 +96,7 @@ typedef struct {
     sg_known known[SG_QUOTAS_MAX];
     uint32_t text_length;
     uint32_t unused2;
+    uint64_t tallies[SG_TALLIES];
     char name[SG_NAME_BYTES];
     char text[SG_TEXT_BYTES];
 } sg_entry;

@@ -93,6 +93,15 @@ typedef struct {
 } sg_shared_sum;
 void sg_shared_add_up(const sg_shared_table *t, sg_shared_sum *sum);
 
+/* What the users of a limiter count besides decisions, over all processes. */
+static inline void sg_shared_tally(const sg_shared_table *t, unsigned i, uint64_t more) {
+    __atomic_fetch_add(&t->entry->tallies[i], more, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t sg_shared_tallied(const sg_shared_table *t, unsigned i) {
+    return __atomic_load_n(&t->entry->tallies[i], __ATOMIC_RELAXED);
+}
+
 /* Whether a process that holds slots lives; for sg_witness, the context is the sg_shared. */
 bool sg_shared_lives(void *context, uint64_t owner);
 

@@ -153,6 +153,8 @@ class Table:
     # evictions, full (decisions by on_full), degraded (without the server asked), keys, bytes
     def held(self) -> tuple[int, int]: ...
     # of slots in shared memory: all that living processes hold, and of how many keys
+    def tally(self, index: int, /) -> None: ...  # in shared memory: one of 8 counts of its users
+    def tallies(self) -> tuple[int, ...]: ...  # of all processes
     def top(self, count: int = 10, *, refused: bool = False) -> list[tuple[builtins.bytes, bool, int]]: ...
     # heaviest first: the first 64 bytes of the key, whether it was cut, an estimate of events
 
@@ -387,6 +389,7 @@ class Connections:
 
     total_messages: int
     total_bytes: int
+    def _tally_in(self, table: Table | None, /) -> None: ...  # tallies 0 and 1: messages and bytes
     @property
     def _live(self) -> dict[Any, ConnectionInfo]: ...
     def _add(

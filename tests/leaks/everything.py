@@ -57,7 +57,8 @@ def shared_table(name: str, *algorithms: str, **more: Any) -> _core.Table:
 SHARED = _core.Limiter(shared_table("rates", "gcra", "sliding-log"), [
     QUOTA, _core.Quota(500, 60, name="b", algorithm="sliding-log")
 ])  # fmt: skip
-SHARED_SLOTS = _core.Slots(shared_table("slots"), 2)
+SHARED_SLOTS_TABLE = shared_table("slots")
+SHARED_SLOTS = _core.Slots(SHARED_SLOTS_TABLE, 2)
 
 
 def values() -> None:
@@ -174,6 +175,11 @@ def shared() -> None:
     """The same in a file that processes share."""
     for key in ("k", b"k", "\ud800"):
         SHARED.hit_nowait(key)
+    SHARED.table.tally(7)
+    assert SHARED.table.tallies()[7] > 0
+    connections = _core.Connections()
+    connections._tally_in(SHARED.table)
+    connections._tally_in(SHARED_SLOTS_TABLE)
     SHARED.hit_nowait("k", {"b": 2}, quotas=[_core.Quota(9, 60), None])
     SHARED.peek_nowait("k", 2)
     SHARED.hit_many_nowait([("a", 1), ("c", {"m": 2})])
@@ -235,6 +241,10 @@ def shared_and_gone() -> None:
         lambda: _core.Table(["gcra"], shared=file, name="x", text="\ud800"),
         lambda: _core.Table(["x"], shared=file, name="x"),
         lambda: _core.Table([]).held(),
+        lambda: _core.Table([]).tally(0),
+        lambda: _core.Table([]).tallies(),
+        lambda: SHARED.table.tally(8),
+        lambda: _core.Connections()._tally_in(_core.Table([])),
         lambda: mine._when_stalled("explode", None),
     ]
     for call in calls:

@@ -293,6 +293,9 @@ async def test_a_websocket_limiter(path: str) -> None:
     for door in doors:
         told = door.get_statistics()
         assert (told["active_connections"], told["unique_clients"]) == (2, 1)
+        assert (told["total_messages"], told["total_bytes_sent"]) == (3, 30)
+        assert told["violations"]["concurrent_connections"] == 1
+        assert sum(told["violations"].values()) == 2 and told["violations"]["message_rate"] == 1
         assert door.get_client_connections("ada") == await door.count("ada") == 2
         assert len(door.active_connections) == 1
     await doors[0].unregister_connection(0)

@@ -83,6 +83,7 @@ class WebSocketRateLimiter(_core.Connections):
             on_store_error, name, lambda: self._plans_on(MemoryStore(clock=store.clock))
         )
         self._plans = self._own
+        self._tally()
         if isinstance(limits, WebSocketLimits):
             self._plans.of(limits)  # a name taken by another shape shows now
         attach(self)
@@ -227,7 +228,7 @@ class WebSocketRateLimiter(_core.Connections):
             result["close"] = True
         kind = VIOLATIONS[reason]
         if self.on_violation is None:  # what an attack takes: no coroutine more than needed
-            self._violations.counts[kind] += 1
+            self._violations.count(kind)
         else:
             retry_after = result.get("retry_after")
             await self._violated(kind, info.client_id, info.connection_id, limit, retry_after)
@@ -238,8 +239,8 @@ class WebSocketRateLimiter(_core.Connections):
     def get_statistics(self) -> dict[str, Any]:
         """Counts of this process, limits, and violations by type. Plain values, as for JSON.
 
-        Over shared memory `active_connections` and `unique_clients` are those of all processes,
-        connections being set up included.
+        Over shared memory they are those of all processes, connections being set up included, and
+        messages since the file was made.
         """
         limits = self.limits
         if not isinstance(limits, WebSocketLimits):
@@ -253,7 +254,7 @@ class WebSocketRateLimiter(_core.Connections):
             "total_messages": self.total_messages,
             "total_bytes_sent": self.total_bytes,
             "limits": shown,
-            "violations": dict(self._violations.counts),
+            "violations": self._violations.of_all(),
             **self._plans.places.known(),
         }
 
@@ -367,7 +368,7 @@ class WebSocketRateLimiter(_core.Connections):
         limit: int | None,
         retry_after: int | None,
     ) -> None:
-        self._violations.counts[kind] += 1
+        self._violations.count(kind)
         if self.on_violation is not None:
             await self._violations.tell(
                 self.on_violation, kind, client, connection_id, limit, retry_after
@@ -379,6 +380,12 @@ class WebSocketRateLimiter(_core.Connections):
         several = not isinstance(self.limits, WebSocketLimits)
         return Plans(store, self._shared, several, self._max_refusals, self._policy)
 
+    def _tally(self) -> None:
+        """Where all processes count messages and violations: beside their places."""
+        table: _core.Table = self._plans.places.table
+        self._violations.tallied = table if table.shared else None
+        self._tally_in(self._violations.tallied)
+
     def _use_store(self, store: Store | None) -> None:
         """For `sluicegate.testing.override`."""
         if store is None or store is self._own.store:
@@ -388,6 +395,7 @@ class WebSocketRateLimiter(_core.Connections):
             if plans is None:
                 plans = self._others[store] = self._plans_on(store)
             self._plans = plans
+        self._tally()
         for info in list(self._live.values()):
             self._put(info, self._plans.of(info._plan.limits))
 

@@ -186,7 +186,13 @@ class Places:
         if not self.table.shared:
             return {}
         connections, clients = self.table.held()
-        return {"active_connections": connections, "unique_clients": clients}
+        messages, size, *_ = self.table.tallies()
+        return {
+            "active_connections": connections,
+            "unique_clients": clients,
+            "total_messages": messages,
+            "total_bytes_sent": size,
+        }
 
     def connections_of(self, client: Client) -> int | None:
         """The same of one client; None where this process does not know."""

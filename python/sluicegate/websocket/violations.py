@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .. import _core
+
 __all__ = ["OnViolation", "Violations", "log"]
 
 OnViolation = Callable[[dict[str, Any]], Any]
 
 TYPES = ("concurrent_connections", "connection_rate", "message_size", "message_rate", "bandwidth")
 
+TALLIES = 2  # of the table of places: the first that counts violations, after those of messages
 PATIENCE = 1.0  # seconds that a decision waits for an async callback; then it runs on alone
 RUNNING_MAX = 1000  # callbacks that run on; more are left out, and that is logged
 
@@ -20,12 +23,24 @@ RUNNING_MAX = 1000  # callbacks that run on; more are left out, and that is logg
 class Violations:
     """Counts by type, and the callback. What the callback does changes no decision."""
 
-    __slots__ = ("_full", "_running", "counts")
+    __slots__ = ("_full", "_running", "counts", "tallied")
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(TYPES, 0)
+        self.tallied: _core.Table | None = None  # where all processes count theirs
         self._running: set[asyncio.Task[None]] = set()
         self._full = False
+
+    def count(self, kind: str) -> None:
+        self.counts[kind] += 1
+        if self.tallied is not None:
+            self.tallied.tally(TALLIES + TYPES.index(kind))
+
+    def of_all(self) -> dict[str, int]:
+        """Counts by type: of all processes where they share memory, else of this one."""
+        if self.tallied is None:
+            return dict(self.counts)
+        return dict(zip(TYPES, self.tallied.tallies()[TALLIES:], strict=False))
 
     async def tell(
         self,
