@@ -55,10 +55,13 @@ async def call(app: Any, path: str = "/", method: str = "GET", **scope: Any) -> 
 
     body = [{"type": "http.request", "body": b"", "more_body": False}]
 
+    answered = asyncio.Event()
+
     async def receive() -> dict[str, Any]:
-        if not body:
-            await asyncio.Event().wait()  # a client that stays
-        return body.pop()
+        if body:
+            return body.pop()
+        await answered.wait()  # a client that stays, until it has what it asked for
+        return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -69,6 +72,8 @@ async def call(app: Any, path: str = "/", method: str = "GET", **scope: Any) -> 
             }
         else:
             answer.body += message.get("body", b"")
+            if not message.get("more_body"):
+                answered.set()
 
     await app(http_scope(path, method, **scope), receive, send)
     return answer

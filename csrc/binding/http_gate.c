@@ -200,7 +200,8 @@ static PyObject *gate_call(PyObject *op, PyObject *const *args, size_t nargsf,
     PyObject *path = PyDict_CheckExact(scope)
                          ? PyDict_GetItemWithError(scope, self->state->str_path)
                          : NULL;
-    if (path == NULL || !PyUnicode_CheckExact(path) || self->address == NULL ||
+    /* Without a `send` it could not be told from None that the request is decided. */
+    if (path == NULL || !PyUnicode_CheckExact(path) || self->address == NULL || send == Py_None ||
         !is_at_root(self->state, scope)) {
         PyErr_Clear();
         Py_RETURN_NONE;
