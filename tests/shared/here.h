@@ -15,6 +15,18 @@
 
 #define HERE_SIZE SG_SHARED_SIZE_MIN
 
+/* gcc and clang tell of a sanitizer each in their own way. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 typedef struct {
     char directory[64];
     char path[96];

@@ -502,7 +502,7 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if SANITIZED
 #define FILES_HERE (FILES / 20)
 #else
 #define FILES_HERE FILES
@@ -517,7 +517,7 @@ static void random_bytes_neither_crash_nor_hang(void **state) {
     double longest = 0;
     find_pages();
     (void)signal(SIGALRM, say_where);
-#if !defined(__SANITIZE_ADDRESS__)
+#if !SANITIZED
     (void)signal(SIGSEGV, say_where);
     (void)signal(SIGBUS, say_where);
     (void)signal(SIGFPE, say_where);
