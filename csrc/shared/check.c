@@ -191,6 +191,13 @@ static void check_shard(check *c, uint32_t shard) {
     }
     sg_table *table = &t->table;
     c->keys = c->marked = 0;
+    /* A page may have been another shard's when that was looked at. */
+    for (uint64_t i = 0; i < map->pages; i++) {
+        if (sg_page_owner(map, i) == t->heap.owner) {
+            c->in_use[i] = 0;
+            memset(c->seen + i * (SG_PAGE / 128), 0, SG_PAGE / 128);
+        }
+    }
     for (uint64_t place = 0; place < sg_segments(table) && !t->damaged; place++)
         check_segment(c, place, shard);
     for (unsigned chunk = 1; chunk < SG_TABLE_CHUNKS; chunk++) {
