@@ -132,7 +132,7 @@ static sg_shared_table *look_at(sgpy_file *self, uint32_t i) {
     return t;
 }
 
-static PyObject *told_of(const sgpy_state *st, const sg_shared_table *t) {
+static PyObject *tell_limiter(const sgpy_state *st, sg_shared_table *t) {
     const sg_entry *entry = t->entry;
     PyObject *algorithms = PyTuple_New(t->table.layout.quotas);
     if (algorithms == NULL) {
@@ -168,8 +168,6 @@ static PyObject *of_each(PyObject *op, PyObject *(*tell)(const sgpy_state *, sg_
     }
     return list;
 }
-
-static PyObject *tell_limiter(const sgpy_state *st, sg_shared_table *t) { return told_of(st, t); }
 
 static PyObject *tell_faults(const sgpy_state *st, sg_shared_table *t) {
     const char *what = "";
@@ -429,18 +427,6 @@ PyObject *sgpy_shared_clear(sgpy_table *table) {
         return NULL;
     }
     Py_RETURN_NONE;
-}
-
-PyObject *sgpy_shared_counters(sgpy_table *table) {
-    const sg_shared_sum sum = sgpy_added_up(table);
-    const sg_counts *counts = &sum.counts;
-    return Py_BuildValue(
-        "{sKsKsKsKsKsKsKsKsKsK}", "admitted", (unsigned long long)counts->admitted, "refused",
-        (unsigned long long)counts->refused, "shadow_refused",
-        (unsigned long long)counts->shadow_refused, "banned", (unsigned long long)counts->banned,
-        "evictions", (unsigned long long)sum.evictions, "full", (unsigned long long)counts->full,
-        "degraded", (unsigned long long)table->degraded, "keys", (unsigned long long)sum.keys,
-        "bytes", (unsigned long long)sum.bytes, "damages", (unsigned long long)counts->damages);
 }
 
 typedef struct {

@@ -132,7 +132,10 @@ static inline uint64_t sgpy_epoch(const sgpy_table *table) {
 }
 
 static inline sg_shared_sum sgpy_added_up(const sgpy_table *table) {
-    sg_shared_sum sum = {.keys = table->core.body->keys, .bytes = sg_table_bytes(&table->core)};
+    sg_shared_sum sum = {.counts = table->counts,
+                         .keys = table->core.body->keys,
+                         .evictions = table->core.body->evictions,
+                         .bytes = sg_table_bytes(&table->core)};
     if (table->sharing != NULL) {
         sg_shared_add_up(&table->sharing->table, &sum);
     }
@@ -140,7 +143,6 @@ static inline sg_shared_sum sgpy_added_up(const sgpy_table *table) {
 }
 
 PyObject *sgpy_shared_clear(sgpy_table *table);
-PyObject *sgpy_shared_counters(sgpy_table *table);
 
 /* Slots that the living hold, of all keys, and how many keys these are. */
 void sgpy_shared_held(sgpy_table *table, uint64_t *slots, uint64_t *keys);

@@ -303,19 +303,24 @@ static PyObject *table_clear(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *table_counters(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     const sgpy_table *self = (sgpy_table *)op;
-    const sg_counts *counts = &self->counts;
-    if (self->sharing != NULL) {
-        return sgpy_shared_counters((sgpy_table *)op);
+    const sg_shared_sum sum = sgpy_added_up(self);
+    const sg_counts *counts = &sum.counts;
+    PyObject *told = Py_BuildValue(
+        "{sKsKsKsKsKsKsKsKsK}", "admitted", (unsigned long long)counts->admitted, "refused",
+        (unsigned long long)counts->refused, "shadow_refused",
+        (unsigned long long)counts->shadow_refused, "banned", (unsigned long long)counts->banned,
+        "evictions", (unsigned long long)sum.evictions, "full", (unsigned long long)counts->full,
+        "degraded", (unsigned long long)self->degraded, "keys", (unsigned long long)sum.keys,
+        "bytes", (unsigned long long)sum.bytes);
+    if (told == NULL || self->sharing == NULL) {
+        return told;
     }
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsK}", "admitted", (unsigned long long)counts->admitted,
-                         "refused", (unsigned long long)counts->refused, "shadow_refused",
-                         (unsigned long long)counts->shadow_refused, "banned",
-                         (unsigned long long)counts->banned, "evictions",
-                         (unsigned long long)self->core.body->evictions, "full",
-                         (unsigned long long)counts->full, "degraded",
-                         (unsigned long long)self->degraded, "keys",
-                         (unsigned long long)self->core.body->keys, "bytes",
-                         (unsigned long long)sg_table_bytes(&self->core));
+    PyObject *damages = PyLong_FromUnsignedLongLong(counts->damages);
+    if (damages == NULL || PyDict_SetItemString(told, "damages", damages) < 0) {
+        Py_CLEAR(told);
+    }
+    Py_XDECREF(damages);
+    return told;
 }
 
 static PyObject *table_held(PyObject *op, PyObject *Py_UNUSED(ignored)) {

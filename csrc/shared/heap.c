@@ -117,8 +117,7 @@ static bool may_take(const sg_heap_view *view) {
     if (free == 0 || free > view->map->pages)
         return false;
     for (uint32_t i = 0; i < view->map->shards; i++) {
-        const sg_shard *shard = (const sg_shard *)(view->map->base + view->row +
-                                                   (uintptr_t)i * SG_SHARD_BYTES);
+        const sg_shard *shard = sg_shard_of_row(view->map, view->row, i);
         taken += __atomic_load_n(&shard->heap.pages, __ATOMIC_RELAXED);
     }
     return taken < (uint64_t)SG_PAGES_SHARE * free;

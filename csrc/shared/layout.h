@@ -123,6 +123,11 @@ typedef struct {
     uint32_t seats, shards, pages;
 } sg_map;
 
+/* Shard i of a limiter whose first one lies at the offset `row`. */
+static inline sg_shard *sg_shard_of_row(const sg_map *map, uint64_t row, uint64_t i) {
+    return (sg_shard *)(map->base + (uintptr_t)row + (uintptr_t)i * SG_SHARD_BYTES);
+}
+
 /* At the start of a page that a shard has. */
 typedef struct {
     uint32_t next, prev; /* in the list of its size, or of the spare ones; + 1 */

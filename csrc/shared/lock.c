@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "file.h"
+#include "moment.h"
 #include "pages.h"
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -23,12 +24,6 @@
  * One of the lowest priority gets the processor back within seconds even among a hundred busy
  * ones. */
 #define GIVE_UP_NS INT64_C(30000000000)
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 static void nap(void) {
     const struct timespec t = {.tv_nsec = NAP_NS};
@@ -176,7 +171,7 @@ sg_lock_result sg_lock_wait(sg_locks *locks, sg_lock *lock) {
             RELAX();
             continue;
         }
-        const int64_t now = now_ns();
+        const int64_t now = sg_moment_ns();
         if (started == 0) {
             if (is_stalled(locks, lock, word, now))
                 return stalled(locks);

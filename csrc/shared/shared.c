@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "moment.h"
 
 #define MB (UINT64_C(1) << 20)
 #define LIVES_NS INT64_C(10000000)
@@ -227,7 +228,7 @@ static sg_shared_error add_entry(sg_shared *shared, sg_entry *entry, const char 
     entry->shards = map->pages_at + (uint64_t)(first - 1) * SG_PAGE;
     memset((void *)(map->base + (uintptr_t)entry->shards), 0, row);
     for (uint32_t i = 0; i < map->shards; i++) {
-        sg_shard *shard = (sg_shard *)(map->base + (uintptr_t)entry->shards + i * SG_SHARD_BYTES);
+        sg_shard *shard = sg_shard_of_row(map, entry->shards, i);
         shard->hot.random = shard->refused.random = 2 * i + 1;
     }
     entry->count = (uint8_t)count;
@@ -295,7 +296,7 @@ bool sg_shared_table_at(sg_shared_table *t, sg_shared *shared, uint32_t i) {
 /* ---- shards */
 
 static sg_shard *shard_at(const sg_shared_table *t, uint64_t i) {
-    return (sg_shard *)(t->shared->locks.map.base + (uintptr_t)t->row + (uintptr_t)i * SG_SHARD_BYTES);
+    return sg_shard_of_row(&t->shared->locks.map, t->row, i);
 }
 
 /* Empties a shard whatever it holds. Whoever is killed in the middle leaves a body that is
@@ -346,7 +347,7 @@ static bool enter(sg_shared_table *t, sg_shard *shard) {
 }
 
 bool sg_shared_enter(sg_shared_table *t, sg_fingerprint fp) {
-    return enter(t, shard_at(t, fp.lo >> 40 & t->mask));
+    return enter(t, shard_at(t, sg_shared_shard_of(t, fp)));
 }
 
 bool sg_shared_enter_shard(sg_shared_table *t, uint32_t i) {
@@ -448,9 +449,7 @@ void sg_shared_add_up(const sg_shared_table *t, sg_shared_sum *sum) {
 
 bool sg_shared_lives(void *context, uint64_t owner) {
     sg_shared *shared = context;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    const int64_t now = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    const int64_t now = sg_moment_ns();
     const size_t at = (owner ^ owner >> 22) % SG_SHARED_LIVES;
     if (shared->lives[at].owner != owner || now - shared->lives[at].looked_ns >= LIVES_NS) {
         shared->lives[at].owner = owner;
