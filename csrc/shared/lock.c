@@ -30,8 +30,9 @@ static void nap(void) {
     nanosleep(&t, NULL);
 }
 
+/* What the holder said of itself before it took the lock is seen by who sees it taken. */
 static uint64_t read_word(const sg_lock *lock) {
-    return __atomic_load_n(&lock->word, __ATOMIC_RELAXED);
+    return __atomic_load_n(&lock->word, __ATOMIC_ACQUIRE);
 }
 
 static bool swap_word(sg_lock *lock, uint64_t *word, uint64_t next) {
