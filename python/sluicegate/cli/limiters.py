@@ -104,9 +104,9 @@ class Found(ABC):
         self.known = known
 
     @property
-    @abstractmethod
     def has_quotas(self) -> bool:
         """Whether its keys can be reset and banned; slots are given back, and cannot."""
+        return bool(self.known.quotas)
 
     @abstractmethod
     async def look(self, key: bytes, cost: int = 1) -> Looked | None:

@@ -27,10 +27,6 @@ class OnServer(Found):
             self._limiter = _core.Limiter(store.table(known.name, shape_of(known)), known.quotas)
             self._limiter._serve(store.server(known.name), "raise", store.timeout)
 
-    @property
-    def has_quotas(self) -> bool:
-        return self._limiter is not None
-
     async def look(self, key: bytes, cost: int = 1) -> Looked | None:
         if self._limiter is None:
             return None

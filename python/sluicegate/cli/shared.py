@@ -37,10 +37,6 @@ class InFile(Found):
         ]
         self._slots = None if slots is None else _core.Slots(slots, 1)  # only counted
 
-    @property
-    def has_quotas(self) -> bool:
-        return self._limiter is not None
-
     async def look(self, key: bytes, cost: int = 1) -> Looked | None:
         if self._limiter is None:
             return None

@@ -31,10 +31,8 @@ class LocalStore:
         self._loose: WeakSet[_core.Table] = WeakSet()
 
     @abstractmethod
-    def _make(
-        self, name: str | None, algorithms: Sequence[str], quotas: Sequence[_core.Quota | None]
-    ) -> _core.Table:
-        """A new table; `quotas` are those that it is made for, and none for slots."""
+    def _make(self, name: str | None, algorithms: Sequence[str]) -> _core.Table:
+        """A new table; of no algorithms one for slots."""
 
     def _first_layout(self, name: str | None, quotas: Sequence[_core.Quota | None]) -> Layout:
         """The places of the quotas of a name that this process has not seen yet."""
@@ -55,8 +53,7 @@ class LocalStore:
             table, first = self._named[name]
         else:
             first = self._first_layout(name, quotas)
-            placed = arrange(first, quotas) or quotas
-            table = self._make(name, [algorithm for _, algorithm in first], placed)
+            table = self._make(name, [algorithm for _, algorithm in first])
             if name is None:
                 self._loose.add(table)
                 return table
@@ -104,7 +101,7 @@ class LocalStore:
         name = self._checked(name)
         if name is not None and name in self._slots:
             return self._slots[name]
-        table = self._make(name, (), ())
+        table = self._make(name, ())
         if name is None:
             self._loose.add(table)
             return table

@@ -47,9 +47,7 @@ class MemoryStore(LocalStore):
         }
         _core.Table((), **self._options)  # what is wrong with the arguments shows now
 
-    def _make(
-        self, name: str | None, algorithms: Sequence[str], quotas: Sequence[_core.Quota | None]
-    ) -> _core.Table:
+    def _make(self, name: str | None, algorithms: Sequence[str]) -> _core.Table:
         return _core.Table(algorithms, **self._options)
 
     def _checked(self, name: str | None) -> str | None:

@@ -84,9 +84,7 @@ class SharedMemoryStore(LocalStore):
         """How many live processes have the file open."""
         return self._file.processes
 
-    def _make(
-        self, name: str | None, algorithms: Sequence[str], quotas: Sequence[_core.Quota | None]
-    ) -> _core.Table:
+    def _make(self, name: str | None, algorithms: Sequence[str]) -> _core.Table:
         table = _core.Table(
             algorithms,
             on_full=self._on_full,
