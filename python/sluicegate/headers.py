@@ -19,7 +19,7 @@ __all__ = ["STYLES", "headers_of", "policy_name", "policy_of", "retry_after_seco
 Style = Literal["ietf", "x"]
 
 # What a choice of headers is made of.
-STYLES: dict[str, tuple[Literal["ietf", "x"], ...]] = {
+STYLES: dict[str, tuple[Style, ...]] = {
     "ietf": ("ietf",),
     "x": ("x",),
     "both": ("ietf", "x"),

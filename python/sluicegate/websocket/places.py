@@ -203,8 +203,8 @@ class Places:
         return None
 
     async def totals(self) -> dict[str, int]:
-        """What the store knows and this process does not, of all clients."""
-        return self.known()
+        """What is learned by a question alone: more than `known`, of all clients."""
+        return {}
 
     def forget(self, reservation: Reservation) -> None:
         if self._reserved.get(reservation.client, reservation.owner) is reservation:
@@ -247,9 +247,6 @@ class ServerPlaces(Places):
         held = self._store.held(self._name, TTL)
         await held.given_back()
         return await held.count(client)
-
-    def known(self) -> dict[str, int]:
-        return {}
 
     async def totals(self) -> dict[str, int]:
         held = self._store.held(self._name, TTL)
