@@ -14,7 +14,12 @@ from redis_servers.server import Server, Setting, named, started
 from redis_servers.waiting import until
 
 SLOTS = 16384
-NODE_TIMEOUT_MS = 1000
+# How long a node may say nothing before the others miss it; less than this where a test loses one,
+# for a machine under load keeps a node waiting for a second, too.
+_TIMEOUT_MS = 4000
+_SOON_MS = 1000
+_TIMEOUT = "cluster-node-timeout"
+_STAY_REPLICA = "cluster-replica-no-failover"
 _COMMAND_SECONDS = 60
 _BATCH = 100  # keys that one MIGRATE takes along
 
@@ -152,7 +157,9 @@ class Cluster:
     # ---- losing masters
 
     def wait_for_failover(self, lost: Server) -> Server:
-        """Waits until a replica of a master that is gone owns its slots for all; returns it."""
+        """Lets a replica of a master that is gone take over, and waits until it owns its slots for
+        all; returns it."""
+        self._expect_losses(True)
         before = {node.id: node for node in self._nodes()}
         old = next(node for node in before.values() if node.port == lost.port)
 
@@ -184,34 +191,56 @@ class Cluster:
                         slot = word[1:].partition("-")[0]
                         client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
         self.wait_ready()
+        self._expect_losses(False)
         for one in self.masters:
             one.reset()
+
+    def _expect_losses(self, expected: bool) -> None:
+        for one in self.servers:
+            if one.running:
+                with one.client() as client:
+                    client.config_set(_STAY_REPLICA, "no" if expected else "yes")
+                    client.config_set(_TIMEOUT, _SOON_MS if expected else _TIMEOUT_MS)
 
     def wait_ready(self) -> None:
         """Returns when all that run see all that run, agree on who owns what, every slot has an
         owner, and every replica follows its master."""
-        until(self._settled, "the nodes do not agree")
+        until(lambda: self._quarrel() is None, lambda: f"{self._quarrel()}\n{self._all_views()}")
 
-    def _settled(self) -> bool:
+    def _quarrel(self) -> str | None:
+        """What the nodes that run do not agree on; None if nothing."""
         running = [one for one in self.servers if one.running]
         ports = {one.port for one in running}
         views = []
         for one in running:
             nodes = [node for node in self.seen_by(one) if node.port in ports]
             if any(node.flags & {"fail", "fail?", "handshake"} for node in nodes):
-                return False
+                return f"{one.port} misses a node"
             views.append({(node.id, node.master, node.slots) for node in nodes})
             with one.client() as client:
                 if b"cluster_state:ok" not in client.execute_command(
                     "CLUSTER", "INFO", NEVER_DECODE=True
                 ):
-                    return False
+                    return f"{one.port} does not serve"
                 info = client.info("replication")
             if info["role"] == "slave" and info["master_link_status"] != "up":
-                return False
+                return f"{one.port} does not follow its master"
         if any(view != views[0] for view in views) or len(views[0]) != len(running):
-            return False
-        return sum(len(slots) for _, _, slots in views[0]) == SLOTS
+            return "the nodes do not agree"
+        if sum(len(slots) for _, _, slots in views[0]) != SLOTS:
+            return "a slot has no owner, or two"
+        return None
+
+    def _all_views(self) -> str:
+        """CLUSTER NODES of all that run, and the end of what they logged."""
+        told = []
+        for one in self.servers:
+            if one.running:
+                with one.client() as client:
+                    nodes = client.execute_command("CLUSTER", "NODES", NEVER_DECODE=True).decode()
+                log = "\n".join(one.log().splitlines()[-20:])
+                told.append(f"-- as {one.port} sees it:\n{nodes}-- its log:\n{log}")
+        return "\n".join(told)
 
 
 class Migration:
@@ -276,11 +305,13 @@ def cluster(
     """
     given: dict[str, Setting] = {
         "cluster-enabled": "yes",
-        "cluster-node-timeout": NODE_TIMEOUT_MS,
+        _TIMEOUT: _SOON_MS,
         # However long a replica was cut off, it may take over.
         "cluster-replica-validity-factor": 0,
-        # A replica stays with its master.
+        # A replica stays with its master, and remains one while the machine keeps all of them
+        # waiting: it takes over when a test says so.
         "cluster-allow-replica-migration": "no",
+        _STAY_REPLICA: "yes",
     }
     given |= named(settings)
     with ExitStack() as stack:
@@ -294,4 +325,5 @@ def cluster(
             *("--cluster-replicas", str(replicas), "--cluster-yes"),
         )
         made.wait_ready()
+        made._expect_losses(False)
         yield made

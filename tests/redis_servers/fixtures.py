@@ -15,6 +15,7 @@ import pytest
 from redis_servers import certificates
 from redis_servers.certificates import Certificates
 from redis_servers.cluster import Cluster, cluster
+from redis_servers.group import Group
 from redis_servers.kinds import KINDS
 from redis_servers.proxy import Proxy
 from redis_servers.sentinel import Sentinel, sentinel
@@ -73,29 +74,27 @@ def tls_server(_tls: Server) -> Server:
 
 
 @pytest.fixture(scope="session")
-def _sentinel(redis_kind: str) -> Iterator[Sentinel]:
-    with sentinel(redis_kind) as running:
-        yield running
+def _sentinel(redis_kind: str, request: pytest.FixtureRequest) -> Iterator[Group[Sentinel]]:
+    with Group(lambda: sentinel(redis_kind), request.config) as group:
+        yield group
 
 
 @pytest.fixture
-def redis_sentinel(_sentinel: Sentinel) -> Sentinel:
+def redis_sentinel(_sentinel: Group[Sentinel]) -> Sentinel:
     """A master, two replicas and three sentinels."""
-    _sentinel.heal()
-    return _sentinel
+    return _sentinel.healed()
 
 
 @pytest.fixture(scope="session")
-def _cluster(redis_kind: str) -> Iterator[Cluster]:
-    with cluster(redis_kind) as running:
-        yield running
+def _cluster(redis_kind: str, request: pytest.FixtureRequest) -> Iterator[Group[Cluster]]:
+    with Group(lambda: cluster(redis_kind), request.config) as group:
+        yield group
 
 
 @pytest.fixture
-def redis_cluster(_cluster: Cluster) -> Cluster:
+def redis_cluster(_cluster: Group[Cluster]) -> Cluster:
     """Three masters with a replica each. Slots are where the last test left them."""
-    _cluster.heal()
-    return _cluster
+    return _cluster.healed()
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 from redis.cluster import RedisCluster
 
 from redis_servers.cluster import SLOTS, Cluster, cluster
 from redis_servers.server import PASSWORD
+from redis_servers.waiting import until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -111,6 +114,18 @@ def test_a_replica_takes_over_and_the_old_master_follows_it(redis_cluster: Clust
     assert len(redis_cluster.masters) == 3
     redis_cluster.heal()
     assert redis_cluster.replicas_of(replica) == [lost]
+
+
+def test_a_master_that_is_kept_waiting_stays_one(redis_cluster: Cluster) -> None:
+    before = redis_cluster.masters
+    before[0].stop()
+    until(
+        lambda: any("fail" in node.flags for node in redis_cluster.seen_by(before[1])),
+        "nobody misses it",
+    )
+    time.sleep(2)  # in which its replica would have asked for votes
+    redis_cluster.heal()
+    assert redis_cluster.masters == before
 
 
 def test_masters_alone_make_a_cluster_that_asks_for_a_password(redis_kind: str) -> None:

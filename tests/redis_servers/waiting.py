@@ -11,12 +11,16 @@ T = TypeVar("T")
 PATIENCE = 20.0  # seconds; for what takes far less on a machine that is not overloaded
 
 
-def until(condition: Callable[[], T | None], what: str, seconds: float = PATIENCE) -> T:
+def until(
+    condition: Callable[[], T | None], what: str | Callable[[], str], seconds: float = PATIENCE
+) -> T:
     """The first true value of `condition()`; AssertionError with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
+        if time.monotonic() > deadline:
+            reason = what if isinstance(what, str) else what()
+            raise AssertionError(f"waited {seconds} s in vain: {reason}")
         time.sleep(0.01)
