@@ -90,7 +90,7 @@ static int add(sgpy_link *link, sgpy_ask *ask, PyObject **result) {
             return 0;
         }
     }
-    return leased == SGPY_LEASE_WAITS ? 0 : sgpy_link_add(link, ask);
+    return leased == SGPY_LEASE_WAITS ? 0 : sgpy_link_ask(link, ask);
 }
 
 /* Sends a check; *result is what is known at once (NULL with an exception: a failure), or NULL

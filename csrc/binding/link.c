@@ -44,13 +44,54 @@ static int schedule(sgpy_link *link) {
     return 0;
 }
 
+static void enqueue(sgpy_link *link, sgpy_ask *ask) {
+    ask->link = link;
+    link->hurry |= ask->request.deadline_ns < link->armed_ns;
+    sg_pipeline_add(&link->pipeline, &ask->request);
+}
+
 int sgpy_link_add(sgpy_link *link, sgpy_ask *ask) {
     if (schedule(link) < 0) {
         return -1;
     }
-    ask->link = link;
-    link->hurry |= ask->request.deadline_ns < link->armed_ns;
-    sg_pipeline_add(&link->pipeline, &ask->request);
+    enqueue(link, ask);
+    return 0;
+}
+
+/* Has what waits sent now. A flush that was due stays so: it finds what has come since. */
+static void flush_now(sgpy_link *link) {
+    const bool due = link->scheduled;
+    Py_INCREF(link);
+    PyObject *result = PyObject_CallNoArgs(link->flush);
+    link->scheduled |= due;
+    if (result == NULL) {
+        PyErr_WriteUnraisable(link->flush);
+        if (schedule(link) < 0) { /* once more: what is not sent is at least given up in time */
+            PyErr_Clear();
+        }
+    }
+    Py_XDECREF(result);
+    Py_DECREF(link);
+}
+
+/* Whether who asks now asks one after the other, as it was for a while: then there is nothing that
+ * could leave together with this. */
+static bool is_alone(const sgpy_link *link) {
+    return link->alone == SGPY_ALONE && !link->scheduled && link->pipeline.waiting == 0 &&
+           link->pipeline.flying == 0;
+}
+
+int sgpy_link_ask(sgpy_link *link, sgpy_ask *ask) {
+    /* While it writes, a transport is in no state to be written to by what a finalizer asks. */
+    const bool busy = link->writing || link->pipeline.handling;
+    const bool now = !busy && is_alone(link) && link->call_soon != NULL;
+    if (!now && schedule(link) < 0) {
+        return -1;
+    }
+    enqueue(link, ask);
+    if (now || (!busy && link->pipeline.waiting % SGPY_ENOUGH == 0)) {
+        flush_now(link);
+    }
     return 0;
 }
 
@@ -69,10 +110,17 @@ static PyObject *link_take(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     if (!is_made(self)) {
         return NULL;
     }
+    if (self->pipeline.waiting > 1 || !idle) {
+        self->alone = 0;
+    } else if (self->pipeline.waiting == 1 && self->alone < SGPY_ALONE) {
+        self->alone++;
+    }
     self->scheduled = false;
     self->unfit = false;
+    self->writing = true;
     sg_pipeline_write(&self->pipeline);
     if (self->pipeline.out_used == 0) {
+        self->writing = false;
         Py_RETURN_NONE;
     }
     if (idle) {
@@ -88,6 +136,11 @@ static PyObject *link_take(PyObject *op, PyObject *Py_UNUSED(ignored)) {
         }
     }
     return bytes; /* without it they leave with the next */
+}
+
+static PyObject *link_wrote(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    ((sgpy_link *)op)->writing = false;
+    Py_RETURN_NONE;
 }
 
 static PyObject *link_wait(PyObject *op, PyObject *Py_UNUSED(ignored)) {
@@ -373,6 +426,8 @@ static void link_dealloc(PyObject *op) {
 static PyMethodDef link_methods[] = {
     {"take", link_take, METH_NOARGS,
      PyDoc_STR("take($self, /)\n--\n\nWhat is to be written now, or None.")},
+    {"wrote", link_wrote, METH_NOARGS,
+     PyDoc_STR("wrote($self, /)\n--\n\nWhat take() gave is with the transport.")},
     {"_wait", link_wait, METH_NOARGS,
      PyDoc_STR("_wait($self, /)\n--\n\nIn place of take(): nothing can be written now.")},
     {"feed", link_feed, METH_O,

@@ -79,6 +79,8 @@ struct sgpy_link {
     bool hurry;              /* something is due before armed_ns */
     bool asked;              /* while it was down */
     bool unfit;              /* an error told of the server itself, and Python knows */
+    bool writing;            /* what waits is being put together, or handed to the transport */
+    uint8_t alone;           /* how many left alone, one after the other; at most SGPY_ALONE */
     int64_t armed_ns;        /* when expire() is called next */
     int64_t progress_ns;     /* when bytes last came, or something was sent to an idle link */
     int64_t patience_ns;     /* the longest timeout of what was asked */
@@ -190,6 +192,13 @@ int sgpy_link_init_type(PyObject *module, sgpy_state *st);
 /* Sends it with all else of this turn of the loop. -1 with an exception (there is no loop any
  * more): it is still the caller's. */
 int sgpy_link_add(sgpy_link *link, sgpy_ask *ask);
+
+/* The same for a check, which may leave at once: where SGPY_ENOUGH wait, so that the server begins
+ * while more are asked for; and where SGPY_ALONE before it were asked for one after the other, so
+ * that there is nothing to wait for. It may be over when this returns. */
+int sgpy_link_ask(sgpy_link *link, sgpy_ask *ask);
+#define SGPY_ENOUGH 128u
+#define SGPY_ALONE 8u
 
 static inline int64_t sgpy_now_ns(sgpy_state *st) { return sgpy_monotonic_ns(&st->monotonic); }
 

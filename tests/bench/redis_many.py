@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .harness import no_gc, worker
+from .harness import median, no_gc, worker
 from .redis_setup import (
     KEYS,
     QUOTA,
@@ -196,8 +196,10 @@ def logs(made: dict[str, str], kind: str, keys: int, rounds: int, count: int) ->
         run(-2), run(-1)
         a, b = alternating(run, lambda turn: gcra.run(drawn[turn]), rounds)
     value, info = rates(a, count, b, count)
+    plain = plain_gcra(place)
+    of_plain = median([plain(count) for _ in range(rounds)]) / median(a)
     closed(log.loop), closed(gcra.loop)
-    return {"ratio": value, "info": info}
+    return {"ratio": value, "info": {**info, "of_plain": round(of_plain, 2)}}
 
 
 # ---- rows

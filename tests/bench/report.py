@@ -60,6 +60,8 @@ def note_of(row: Row) -> str:
         )
     if "reading_us" in info:
         parts.append(f"{info['reading_us']:,.0f} µs a reading")
+    if "of_plain" in info:
+        parts.append(f"{info['of_plain']:.2f} of redis-benchmark of reference.lua")
     if "client_us" in info:
         parts.append(f"{info['client_us']:.2f} µs of the process")
     if "trouble" in info:

@@ -29,6 +29,7 @@ class Link(_core.Link):
 
     def _flush(self) -> None:
         self.sent += self.take() or b""
+        self.wrote()
 
     def _broken(self) -> None:
         self.broken += 1

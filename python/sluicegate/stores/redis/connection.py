@@ -49,11 +49,13 @@ class Connection(_core.Link, asyncio.Protocol):
     # ---- C calls these
 
     def _flush(self) -> None:
-        """What was asked in the last turn of the loop leaves together."""
+        """What was asked in the last turn of the loop leaves together. Where many ask, or one after
+        the other, C calls this in the midst of a turn."""
         if self._transport is not None and not self._paused:
             data = self.take()
             if data is not None:
                 self._transport.write(data)
+                self.wrote()
         else:
             self._wait()
             if self._transport is None:
@@ -165,6 +167,8 @@ class Connection(_core.Link, asyncio.Protocol):
             transport.abort()
             return self._ended
         transport.set_protocol(self)
+        # What is written leaves at once, on uvloop too, while the server takes it.
+        transport.set_write_buffer_limits(high=1, low=0)
         self._transport = transport
         self.down = None
         if self.waiting:

@@ -42,6 +42,7 @@ class _Greeting(_core.Link, asyncio.Protocol):
         data = self.take()
         if data is not None:
             self._transport.write(data)
+            self.wrote()
 
     def _broken(self) -> None:
         self.drop("what it replied is not the protocol of Redis")
