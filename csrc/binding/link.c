@@ -89,7 +89,7 @@ int sgpy_link_ask(sgpy_link *link, sgpy_ask *ask) {
         return -1;
     }
     enqueue(link, ask);
-    if (now || (!busy && link->pipeline.waiting % SGPY_ENOUGH == 0)) {
+    if (now || (!busy && link->pipeline.waiting % SG_BATCH_MAX == 0)) {
         flush_now(link);
     }
     return 0;

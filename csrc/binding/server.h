@@ -193,11 +193,10 @@ int sgpy_link_init_type(PyObject *module, sgpy_state *st);
  * more): it is still the caller's. */
 int sgpy_link_add(sgpy_link *link, sgpy_ask *ask);
 
-/* The same for a check, which may leave at once: where SGPY_ENOUGH wait, so that the server begins
- * while more are asked for; and where SGPY_ALONE before it were asked for one after the other, so
- * that there is nothing to wait for. It may be over when this returns. */
+/* The same for a check, which may leave at once: where as many wait as one command takes, so that
+ * the server begins while more are asked for; and where SGPY_ALONE before it were asked for one
+ * after the other, so that there is nothing to wait for. It may be over when this returns. */
 int sgpy_link_ask(sgpy_link *link, sgpy_ask *ask);
-#define SGPY_ENOUGH 128u
 #define SGPY_ALONE 8u
 
 static inline int64_t sgpy_now_ns(sgpy_state *st) { return sgpy_monotonic_ns(&st->monotonic); }

@@ -124,8 +124,8 @@ void sg_pipeline_add(sg_pipeline *p, sg_request *request);
 /* All that wait, as a row; they are the caller's. */
 sg_request *sg_pipeline_take_waiting(sg_pipeline *p);
 
-/* Appends the commands of all that wait to `out`. False: no memory; nothing was changed but
- * requests that failed for it. The caller sends `out`, then sg_pipeline_sent. */
+/* Appends the commands of all that wait to `out`; requests for which there is no memory fail. The
+ * caller sends `out`, then sg_pipeline_sent. */
 void sg_pipeline_write(sg_pipeline *p);
 void sg_pipeline_sent(sg_pipeline *p);
 

@@ -68,7 +68,8 @@ typedef void sg_file_format(void *context, void *base, uint64_t size);
 /* Maps the file at `path`, and makes it where there is none, or where the one there is of
  * ours but from before a reboot. Several processes at once end with the same file, made by
  * one of them. size: bytes of the whole file; 0: what it has, or the usual size when it is
- * made; SG_FILE_AS_IT_IS: what it has, and none is made or replaced. *system_error: errno behind the error, 0 where there is none behind it.
+ * made; SG_FILE_AS_IT_IS: what it has, and none is made or replaced. *system_error: errno
+ * behind the error, 0 where there is none behind it.
  *
  * May wait for another process that is making the file, some seconds at the most. A process
  * forked afterwards shares the mapping. */

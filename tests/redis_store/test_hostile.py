@@ -50,7 +50,7 @@ async def turn() -> None:
 async def test_nobody_sees_results_that_are_not_all_there(store: Store) -> None:
     """A list that is still being filled is not Python's: to read it would crash, and where the
     garbage collector emptied it, what is filled in next would be written nowhere."""
-    count = 111  # as many as no other list has, and leave as one command
+    count = 211  # as many as no other list has, and one command takes
 
     def lists(seen: list[Any]) -> list[Any]:
         return [one for one in seen if type(one) is list and len(one) == count]

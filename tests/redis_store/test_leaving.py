@@ -1,5 +1,6 @@
-"""When checks leave: together at the end of a turn of the loop; at once where many wait, so that
-the server begins while more are asked for, and where they are asked one after the other."""
+"""When checks leave: together at the end of a turn of the loop; at once where as many wait as one
+command takes, so that the server begins while more are asked for, and where they are asked one
+after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from redis_store.wire import ADMITTED, NOW_US, Link, Store, limiter_of
 from sluicegate import Limiter, RedisStore, _core
 
 HIT = 1
-ENOUGH, ALONE = 128, 8
+BATCH, ALONE = 256, 8
 
 
 @pytest.fixture
@@ -45,30 +46,30 @@ async def one_by_one(link: Link, limiter: _core.Limiter, count: int) -> None:
 
 async def test_those_of_a_turn_leave_together(store: Store) -> None:
     link, limiter = store.link, limiter_of(store)
-    asked: list[Any] = [limiter._ask(HIT, f"k{number}") for number in range(ENOUGH - 1)]
-    assert (link.waiting, link.flying) == (ENOUGH - 1, 0)
+    asked: list[Any] = [limiter._ask(HIT, f"k{number}") for number in range(BATCH - 1)]
+    assert (link.waiting, link.flying) == (BATCH - 1, 0)
     await turn()
-    assert (link.waiting, link.flying) == (0, ENOUGH - 1)
-    assert sizes(link.sent) == [ENOUGH - 1]
-    link.feed(reply(ENOUGH - 1))
+    assert (link.waiting, link.flying) == (0, BATCH - 1)
+    assert sizes(link.sent) == [BATCH - 1]
+    link.feed(reply(BATCH - 1))
     assert all([await one for one in asked])
 
 
 @pytest.mark.parametrize("how", ["hit", "hit_many"])
 async def test_where_many_wait_they_leave_before_the_turn_ends(store: Store, how: str) -> None:
     link, limiter, rest = store.link, limiter_of(store), 44
-    count = 2 * ENOUGH + rest
+    count = 2 * BATCH + rest
     keys = [f"k{number}" for number in range(count)]
     asked: list[Any] = (
         [limiter._ask(HIT, key) for key in keys]
         if how == "hit"
         else [limiter._ask_many([(key, 1) for key in keys])]
     )
-    assert (link.waiting, link.flying) == (rest, 2 * ENOUGH)
-    assert sizes(link.sent) == [ENOUGH, ENOUGH]
+    assert (link.waiting, link.flying) == (rest, 2 * BATCH)
+    assert sizes(link.sent) == [BATCH, BATCH]
     await turn()
-    assert sizes(link.sent) == [ENOUGH, ENOUGH, rest]
-    for size in (ENOUGH, ENOUGH, rest):
+    assert sizes(link.sent) == [BATCH, BATCH, rest]
+    for size in (BATCH, BATCH, rest):
         link.feed(reply(size))
     found = [await one for one in asked]
     assert len(found if how == "hit" else found[0]) == count and all(found)
@@ -132,8 +133,8 @@ async def test_what_asks_in_the_midst_of_a_write_is_written_after_it(store: Stor
     class Writing(Link):
         def _flush(self) -> None:
             data = self.take()
-            if data is not None and len(asked) < ENOUGH:
-                asked.extend(limiter._ask(HIT, f"k{number}") for number in range(ENOUGH))
+            if data is not None and len(asked) < BATCH:
+                asked.extend(limiter._ask(HIT, f"k{number}") for number in range(BATCH))
                 assert self.flying == 1
             self.sent += data or b""
             self.wrote()
@@ -145,8 +146,8 @@ async def test_what_asks_in_the_midst_of_a_write_is_written_after_it(store: Stor
     await turn()
     assert sizes(link.sent) == [1]
     await turn()
-    assert sizes(link.sent) == [1, ENOUGH]
-    link.feed(reply(1) + reply(ENOUGH))
+    assert sizes(link.sent) == [1, BATCH]
+    link.feed(reply(1) + reply(BATCH))
     assert all([await one for one in asked])
 
 
@@ -167,7 +168,7 @@ async def test_a_future_that_asks_while_others_leave(store: Store) -> None:
     class Asking(asyncio.Future[Any]):
         def done(self) -> bool:
             if not more:
-                more.extend(limiter._ask(HIT, f"more{number}") for number in range(2 * ENOUGH))
+                more.extend(limiter._ask(HIT, f"more{number}") for number in range(2 * BATCH))
             return super().done()
 
     loop = asyncio.get_running_loop()
@@ -175,11 +176,11 @@ async def test_a_future_that_asks_while_others_leave(store: Store) -> None:
     loop.create_future = lambda: next(made, None) or asyncio.Future(loop=loop)  # type: ignore[method-assign]
     asking = Link(loop, store._router(loop))
     store._router(loop)._serve(asking)
-    asked: list[Any] = [limiter._ask(HIT, f"k{number}") for number in range(ENOUGH)]
-    assert len(more) == 2 * ENOUGH
+    asked: list[Any] = [limiter._ask(HIT, f"k{number}") for number in range(BATCH)]
+    assert len(more) == 2 * BATCH
     await turn()
     await turn()
-    assert (asking.waiting, asking.flying, link.flying) == (0, 3 * ENOUGH, 0)
+    assert (asking.waiting, asking.flying, link.flying) == (0, 3 * BATCH, 0)
     for size in sizes(asking.sent):
         asking.feed(reply(size))
     assert all([await one for one in asked + more])
@@ -199,5 +200,5 @@ async def test_many_at_once_are_on_their_way_while_others_are_asked(single: str)
             seen.append(connection.flying)
             return bool(await decision)
 
-        assert all(await asyncio.gather(*(ask(f"k{number}") for number in range(3 * ENOUGH))))
-        assert max(seen) >= ENOUGH
+        assert all(await asyncio.gather(*(ask(f"k{number}") for number in range(3 * BATCH))))
+        assert max(seen) >= BATCH

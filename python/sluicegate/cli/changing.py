@@ -9,7 +9,8 @@ import click
 
 from sluicegate.observe import escape_key
 
-from .limiters import CommandStore, Found, limiters_named, run, shown
+from .found import Found
+from .limiters import CommandStore, limiters_named, run, shown
 
 __all__ = ["change"]
 

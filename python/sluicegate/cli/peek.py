@@ -9,9 +9,9 @@ import click
 
 from sluicegate.observe import escape_key
 
+from .found import Found
 from .limiters import (
     CommandStore,
-    Found,
     key_command,
     labels,
     limiters_named,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicegate import _core, elsewhere
 
-from .limiters import Found, Looked, shape_of
+from .found import Found, Looked, shape_of
 
 if TYPE_CHECKING:
     from sluicegate.stores.redis import RedisStore

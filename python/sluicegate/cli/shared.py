@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sluicegate import _core
 
-from .limiters import Found, Looked
+from .found import Found, Looked
 
 if TYPE_CHECKING:
     from sluicegate.stores.registered import Registered

@@ -17,9 +17,9 @@ from rich.text import Text
 from sluicegate.observe import escape_key
 from sluicegate.stores.shared import SharedMemoryStore
 
+from .found import Found
 from .limiters import (
     CommandStore,
-    Found,
     found_in,
     nothing_known,
     parts_of,

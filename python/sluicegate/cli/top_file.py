@@ -19,7 +19,7 @@ from .words import number, plural, size
 if TYPE_CHECKING:
     from sluicegate.stores.shared import SharedMemoryStore
 
-    from .limiters import Found
+    from .found import Found
 
 __all__ = ["show_file", "tell_file"]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from sluicegate.observe import escape_key
 
-from .limiters import Found, standing
+from .found import Found
+from .limiters import standing
 from .words import number
 
 __all__ = ["keyed"]
