@@ -79,7 +79,8 @@ static PyObject *remembered(sgpy_ask *ask) {
 }
 
 /* Hands a check on, to the lease or to the link. Where it is decided at once it is freed, and *result
- * is what it came to, NULL with an exception. -1 with an exception: it is still the caller's. */
+ * is what it came to, NULL with an exception. -1 with an exception: it is still the caller's. 1 with
+ * an exception: see sgpy_link_ask. */
 static int add(sgpy_link *link, sgpy_ask *ask, PyObject **result) {
     sgpy_leased leased = SGPY_LEASE_ASK;
     *result = NULL;
@@ -130,7 +131,7 @@ static PyObject *begin(sgpy_ask *ask, PyObject **future) {
             sgpy_ask_free(ask);
             Py_CLEAR(made);
         } else if (result != NULL || PyErr_Occurred()) {
-            Py_CLEAR(made); /* units had come meanwhile */
+            Py_CLEAR(made); /* units had come meanwhile, or it was interrupted */
         }
     } else {
         sgpy_ask_free(ask);
@@ -301,6 +302,9 @@ static int begin_one(sgpy_many *many, Py_ssize_t index, sgpy_ask *ask, sgpy_rout
         ask->link = link;
         if (link->down == NULL) {
             sgpy_ask_set_deadline(ask, link, limiter->timeout_ns);
+            if (PyList_GET_SIZE(many->list) > 1) {
+                link->alone = 0; /* the others come at once */
+            }
             ask->many = many;
             ask->index = index;
             many->users++;
@@ -312,7 +316,7 @@ static int begin_one(sgpy_many *many, Py_ssize_t index, sgpy_ask *ask, sgpy_rout
             if (result != NULL || (added == 0 && PyErr_Occurred())) {
                 keep_result(many, index, result);
             }
-            return added;
+            return added == 0 ? 0 : -1;
         }
         size_t length;
         const char *text = sgpy_link_why_down(link, &length);

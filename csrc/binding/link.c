@@ -58,20 +58,29 @@ int sgpy_link_add(sgpy_link *link, sgpy_ask *ask) {
     return 0;
 }
 
-/* Has what waits sent now. A flush that was due stays so: it finds what has come since. */
-static void flush_now(sgpy_link *link) {
+/* Has what waits sent now. A flush that was due stays so: it finds what has come since. -1 with an
+ * exception that is no Exception: what a signal's handler raised meanwhile is for who asks. */
+static int flush_now(sgpy_link *link) {
     const bool due = link->scheduled;
     Py_INCREF(link);
     PyObject *result = PyObject_CallNoArgs(link->flush);
+    const bool interrupted = result == NULL && !PyErr_ExceptionMatches(PyExc_Exception);
     link->scheduled |= due;
     if (result == NULL) {
-        PyErr_WriteUnraisable(link->flush);
+        PyObject *type = NULL, *value = NULL, *traceback = NULL;
+        if (interrupted) {
+            PyErr_Fetch(&type, &value, &traceback);
+        } else {
+            PyErr_WriteUnraisable(link->flush);
+        }
         if (schedule(link) < 0) { /* once more: what is not sent is at least given up in time */
             PyErr_Clear();
         }
+        PyErr_Restore(type, value, traceback);
     }
     Py_XDECREF(result);
     Py_DECREF(link);
+    return interrupted ? -1 : 0;
 }
 
 /* Whether who asks now asks one after the other, as it was for a while: then there is nothing that
@@ -90,7 +99,7 @@ int sgpy_link_ask(sgpy_link *link, sgpy_ask *ask) {
     }
     enqueue(link, ask);
     if (now || (!busy && link->pipeline.waiting % SG_BATCH_MAX == 0)) {
-        flush_now(link);
+        return flush_now(link) < 0 ? 1 : 0;
     }
     return 0;
 }

@@ -195,7 +195,8 @@ int sgpy_link_add(sgpy_link *link, sgpy_ask *ask);
 
 /* The same for a check, which may leave at once: where as many wait as one command takes, so that
  * the server begins while more are asked for; and where SGPY_ALONE before it were asked for one
- * after the other, so that there is nothing to wait for. It may be over when this returns. */
+ * after the other, so that there is nothing to wait for. It may be over when this returns. 1 with an
+ * exception: it is the link's, but who asks is interrupted (KeyboardInterrupt, SystemExit). */
 int sgpy_link_ask(sgpy_link *link, sgpy_ask *ask);
 #define SGPY_ALONE 8u
 

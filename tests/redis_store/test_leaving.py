@@ -55,6 +55,17 @@ async def test_those_of_a_turn_leave_together(store: Store) -> None:
     assert all([await one for one in asked])
 
 
+async def test_those_of_one_call_leave_together_though_others_were_alone(store: Store) -> None:
+    link, limiter = store.link, limiter_of(store)
+    await one_by_one(link, limiter, ALONE)
+    asked: Any = limiter._ask_many([("k", 1), ("l", 1)])
+    assert (link.waiting, link.flying) == (2, 0)
+    await turn()
+    assert sizes(link.sent)[-1] == 2
+    link.feed(reply(2))
+    assert all(await asked)
+
+
 @pytest.mark.parametrize("how", ["hit", "hit_many"])
 async def test_where_many_wait_they_leave_before_the_turn_ends(store: Store, how: str) -> None:
     link, limiter, rest = store.link, limiter_of(store), 44
@@ -106,23 +117,62 @@ async def test_one_that_is_not_alone_waits_for_the_others_again(store: Store) ->
     assert all([await one for one in both])
 
 
+class Failing(Link):
+    error: BaseException | None = None
+
+    def _flush(self) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        super()._flush()
+
+
+@pytest.fixture
+async def failing(store: Store) -> Failing:
+    """The link of the store."""
+    loop = asyncio.get_running_loop()
+    link = Failing(loop, store._router(loop))
+    store._router(loop)._serve(link)
+    return link
+
+
 async def test_a_flush_that_fails_is_said_and_made_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, failing: Failing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, limiter = store.link, limiter_of(store)
+    limiter = limiter_of(store)
     said: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda told: said.append(told.exc_value))
-    failing = Failing(asyncio.get_running_loop(), store._router(asyncio.get_running_loop()))
-    store._router(asyncio.get_running_loop())._serve(failing)
     await one_by_one(failing, limiter, ALONE)
-    failing.fails = True
+    failing.error = RuntimeError("no")
     asked: Any = limiter._ask(HIT, "k")
     assert [str(error) for error in said] == ["no"] and failing.waiting == 1
-    failing.fails = False
     await turn()
-    assert failing.flying == 1 and link.flying == 0
+    assert failing.flying == 1
     failing.feed(ADMITTED)
     assert await asked
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_who_asks_is_interrupted_by_a_signal_meanwhile(
+    store: Store, failing: Failing, error: type[BaseException]
+) -> None:
+    """As by a handler of SIGTERM that calls sys.exit() and happens to run in the midst of it."""
+    limiter = limiter_of(store)
+    await one_by_one(failing, limiter, ALONE)
+    failing.error = error()
+    with pytest.raises(error):
+        limiter._ask(HIT, "k")
+    assert failing.waiting == 1  # it is asked all the same
+    await turn()
+    assert failing.flying == 1
+    failing.feed(ADMITTED)
+    failing.error = error()
+    with pytest.raises(error):
+        limiter._ask_many([(f"k{number}", 1) for number in range(BATCH + 1)])
+    await turn()
+    assert sizes(failing.sent)[-1] == BATCH and failing.flying == BATCH
+    failing.feed(reply(BATCH))
+    assert (failing.waiting, failing.flying) == (0, 0)
 
 
 async def test_what_asks_in_the_midst_of_a_write_is_written_after_it(store: Store) -> None:
@@ -149,15 +199,6 @@ async def test_what_asks_in_the_midst_of_a_write_is_written_after_it(store: Stor
     assert sizes(link.sent) == [1, BATCH]
     link.feed(reply(1) + reply(BATCH))
     assert all([await one for one in asked])
-
-
-class Failing(Link):
-    fails = False
-
-    def _flush(self) -> None:
-        if self.fails:
-            raise RuntimeError("no")
-        super()._flush()
 
 
 async def test_a_future_that_asks_while_others_leave(store: Store) -> None:
