@@ -58,7 +58,7 @@ int sgpy_link_add(sgpy_link *link, sgpy_ask *ask) {
     return 0;
 }
 
-/* Has what waits sent now. A flush that was due stays so: it finds what has come since. -1 with an
+/* Has what waits sent now. A flush that was due stays so: it finds what has come since. 1 with an
  * exception that is no Exception: what a signal's handler raised meanwhile is for who asks. */
 static int flush_now(sgpy_link *link) {
     const bool due = link->scheduled;
@@ -80,13 +80,13 @@ static int flush_now(sgpy_link *link) {
     }
     Py_XDECREF(result);
     Py_DECREF(link);
-    return interrupted ? -1 : 0;
+    return interrupted;
 }
 
 /* Whether who asks now asks one after the other, as it was for a while: then there is nothing that
  * could leave together with this. */
 static bool is_alone(const sgpy_link *link) {
-    return link->alone == SGPY_ALONE && !link->scheduled && link->pipeline.waiting == 0 &&
+    return link->alone == SGPY_ALONE && !link->scheduled && link->pipeline.waiting.count == 0 &&
            link->pipeline.flying == 0;
 }
 
@@ -98,8 +98,8 @@ int sgpy_link_ask(sgpy_link *link, sgpy_ask *ask) {
         return -1;
     }
     enqueue(link, ask);
-    if (now || (!busy && link->pipeline.waiting % SG_BATCH_MAX == 0)) {
-        return flush_now(link) < 0 ? 1 : 0;
+    if (now || (!busy && link->pipeline.waiting.count % SG_BATCH_MAX == 0)) {
+        return flush_now(link);
     }
     return 0;
 }
@@ -119,9 +119,9 @@ static PyObject *link_take(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     if (!is_made(self)) {
         return NULL;
     }
-    if (self->pipeline.waiting > 1 || !idle) {
+    if (self->pipeline.waiting.count > 1 || !idle) {
         self->alone = 0;
-    } else if (self->pipeline.waiting == 1 && self->alone < SGPY_ALONE) {
+    } else if (self->pipeline.waiting.count == 1 && self->alone < SGPY_ALONE) {
         self->alone++;
     }
     self->scheduled = false;
@@ -175,7 +175,7 @@ static PyObject *link_feed(PyObject *op, PyObject *data) {
     PyObject *result = NULL;
     if (!good) {
         result = PyObject_CallMethod(op, "_broken", NULL);
-    } else if (self->pipeline.first == NULL || schedule(self) == 0) { /* to be sent once more */
+    } else if (self->pipeline.waiting.first == NULL || schedule(self) == 0) { /* to be sent once more */
         result = Py_NewRef(Py_None);
     }
     Py_DECREF(op);
@@ -229,7 +229,7 @@ static PyObject *link_lost(PyObject *op, PyObject *why) {
     self->timed = 0;
     sg_pipeline_lost(&self->pipeline, text, length);
     Py_DECREF(op);
-    return PyLong_FromSize_t(self->pipeline.waiting);
+    return PyLong_FromSize_t(self->pipeline.waiting.count);
 }
 
 static PyObject *link_drop(PyObject *op, PyObject *why) {
@@ -297,7 +297,7 @@ static PyObject *link_hurry(PyObject *op, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *link_waiting(PyObject *op, void *Py_UNUSED(closure)) {
-    return PyLong_FromSize_t(((sgpy_link *)op)->pipeline.waiting);
+    return PyLong_FromSize_t(((sgpy_link *)op)->pipeline.waiting.count);
 }
 
 static PyObject *link_flying(PyObject *op, void *Py_UNUSED(closure)) {

@@ -30,19 +30,13 @@ void sg_pipeline_free(sg_pipeline *p) {
 }
 
 void sg_pipeline_add(sg_pipeline *p, sg_request *r) {
-    r->next = NULL;
-    if (p->last == NULL)
-        p->first = r;
-    else
-        p->last->next = r;
-    p->last = r;
-    p->waiting++;
+    sg_row_append(&p->waiting, r);
 }
 
 sg_request *sg_pipeline_take_waiting(sg_pipeline *p) {
-    sg_request *first = p->first;
-    p->first = p->last = p->put_back = NULL;
-    p->waiting = 0;
+    sg_request *first = p->waiting.first;
+    p->waiting = (sg_row){0};
+    p->put_back = NULL;
     return first;
 }
 
@@ -74,13 +68,13 @@ void sg_pipeline_fail_and_forget(sg_pipeline *p, sg_request *r, sg_failure failu
 void sg_pipeline_put_back(sg_pipeline *p, const sg_row *row) {
     if (row->last == NULL)
         return;
-    sg_request **place = p->put_back == NULL ? &p->first : &p->put_back->next;
+    sg_request **place = p->put_back == NULL ? &p->waiting.first : &p->put_back->next;
     row->last->next = *place;
     *place = row->first;
     if (row->last->next == NULL)
-        p->last = row->last;
+        p->waiting.last = row->last;
     p->put_back = row->last;
-    p->waiting += row->count;
+    p->waiting.count += row->count;
 }
 
 void sg_pipeline_fail_row(sg_pipeline *p, sg_request *first, sg_failure failure, const char *text,
@@ -148,10 +142,10 @@ size_t sg_pipeline_expire(sg_pipeline *p, int64_t now_ns, int64_t *next) {
     sg_row due = {0};
     *next = INT64_MAX;
     size_t expired = p->handling ? 0 : expire_flying(p, now_ns, next);
-    sg_request *put_back = NULL, **place = &p->first;
+    sg_request *put_back = NULL, **place = &p->waiting.first;
     bool before = p->put_back != NULL; /* among what was put back */
-    p->last = NULL;
-    for (sg_request *r = p->first, *after; r != NULL; r = after) {
+    p->waiting.last = NULL;
+    for (sg_request *r = p->waiting.first, *after; r != NULL; r = after) {
         after = r->next;
         const bool is_last = r == p->put_back;
         if (r->deadline_ns <= now_ns) {
@@ -160,13 +154,13 @@ size_t sg_pipeline_expire(sg_pipeline *p, int64_t now_ns, int64_t *next) {
         } else {
             *next = r->deadline_ns < *next ? r->deadline_ns : *next;
             place = &r->next;
-            p->last = r;
+            p->waiting.last = r;
             put_back = before ? r : put_back;
         }
         before = before && !is_last;
     }
     p->put_back = put_back;
-    p->waiting -= due.count;
+    p->waiting.count -= due.count;
     sg_pipeline_fail_row(p, due.first, SG_UNSENT, NULL, 0);
     return expired + due.count;
 }
@@ -178,7 +172,7 @@ void sg_pipeline_each(const sg_pipeline *p, void (*visit)(void *context, sg_requ
              r = r->next)
             visit(context, r);
     }
-    for (sg_request *r = p->first; r != NULL; r = r->next)
+    for (sg_request *r = p->waiting.first; r != NULL; r = r->next)
         visit(context, r);
 }
 

@@ -89,6 +89,12 @@ typedef struct {
                        const char *node, size_t length);
 } sg_owner_calls;
 
+/* Requests in their order, linked by `next`. */
+typedef struct {
+    sg_request *first, *last;
+    size_t count;
+} sg_row;
+
 typedef struct sg_flight sg_flight;
 typedef struct sg_group sg_group;
 
@@ -96,9 +102,9 @@ typedef struct {
     const sg_owner_calls *calls;
     void *owner;
     uint64_t pass, random;
-    sg_request *first, *last; /* waiting */
-    sg_request *put_back;     /* the last of those that wait to be sent again; they come first */
-    size_t waiting, flying;   /* requests, those that are over among them */
+    sg_row waiting;
+    sg_request *put_back; /* the last of those that wait to be sent again; they come first */
+    size_t flying;        /* requests, those that are over among them */
     sg_flight *flights;       /* a ring, in the order of the replies to come */
     size_t flight_first, flight_count, flight_room;
     sg_group *groups;

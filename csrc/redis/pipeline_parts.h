@@ -13,16 +13,9 @@ struct sg_flight {
 
 /* Requests that leave as one command. */
 struct sg_group {
-    sg_request *first, *last;
-    unsigned count;
+    sg_row row;
     uint32_t run;
 };
-
-/* Requests in their order, linked by `next`. */
-typedef struct {
-    sg_request *first, *last;
-    size_t count;
-} sg_row;
 
 static inline void sg_row_append(sg_row *row, sg_request *r) {
     r->next = NULL;

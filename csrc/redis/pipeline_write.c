@@ -94,12 +94,13 @@ uint32_t sg_pipeline_text_bit(const sg_request *r) {
 
 /* While a script's text is under way the server will know it before it reads what follows. */
 static void share_text(const sg_pipeline *p, const sg_group *g) {
-    for (sg_request *r = g->first; r != NULL && (p->texts & sg_pipeline_text_bit(r)); r = r->next)
+    for (sg_request *r = g->row.first; r != NULL && (p->texts & sg_pipeline_text_bit(r));
+         r = r->next)
         r->evaluate = false;
 }
 
 static bool put_batch(sg_pipeline *p, const sg_group *g) {
-    sg_request *first = g->first;
+    sg_request *first = g->row.first;
     const uint64_t claim = draw(p) >> 13; /* below 2^51, so that all of a batch are below 2^52 */
     uint64_t number = 0;
     sg_batch_begin(p->batch, first->plan, (sg_check_op)first->op);
@@ -114,7 +115,7 @@ static bool put_batch(sg_pipeline *p, const sg_group *g) {
 
 /* False: no memory, and nothing of it was put. */
 static bool put_group(sg_pipeline *p, const sg_group *g) {
-    sg_request *first = g->first;
+    sg_request *first = g->row.first;
     share_text(p, g);
     if (!flight_room(p) || !(first->kind == SG_CHECK
                                  ? put_batch(p, g)
@@ -124,9 +125,9 @@ static bool put_group(sg_pipeline *p, const sg_group *g) {
     if (first->asking)
         *add_flight(p) = (sg_flight){NULL, 0, 0};
     const uint32_t text = first->evaluate ? sg_pipeline_text_bit(first) : 0;
-    *add_flight(p) = (sg_flight){first, g->count, text};
+    *add_flight(p) = (sg_flight){first, (unsigned)g->row.count, text};
     p->texts |= text;
-    p->flying += g->count;
+    p->flying += g->row.count;
     return true;
 }
 
@@ -150,11 +151,11 @@ static uint32_t run_of(const sg_pipeline *p, const sg_request *r) {
 }
 
 static bool joins(const sg_group *g, const sg_request *r, uint32_t run) {
-    const sg_request *f = g->first;
+    const sg_request *f = g->row.first;
     return f->kind == SG_CHECK && r->kind == SG_CHECK && f->plan == r->plan && f->op == r->op &&
            f->order == r->order && g->run == run && f->slot == r->slot &&
            f->evaluate == r->evaluate && !r->alone && !f->alone && !r->asking && !f->asking &&
-           g->count < SG_BATCH_MAX && (r->op != SG_RESERVE || f->ttl_us == r->ttl_us);
+           g->row.count < SG_BATCH_MAX && (r->op != SG_RESERVE || f->ttl_us == r->ttl_us);
 }
 
 static unsigned place_of(const sg_request *r) {
@@ -197,19 +198,13 @@ void sg_pipeline_write(sg_pipeline *p) {
             sg_row_append(&lacking, r);
             continue;
         }
-        r->next = NULL;
-        if (g->first == NULL)
-            g->first = r;
-        else
-            g->last->next = r;
-        g->last = r;
-        g->count++;
+        sg_row_append(&g->row, r);
     }
     for (size_t i = 0; i < p->group_count; i++) {
         const sg_group *g = &p->groups[i];
         if (put_group(p, g))
             continue;
-        for (sg_request *r = g->first; r != NULL; r = next) {
+        for (sg_request *r = g->row.first; r != NULL; r = next) {
             next = r->next;
             sg_row_append(&lacking, r);
         }

@@ -151,9 +151,9 @@ static fixture *fixture_new(void) {
 static void fixture_end(fixture *f) {
     f->react = NULL;
     sg_pipeline_drop(&f->pipeline, SG_UNSENT, "the end", 7);
-    EQUAL(f->pipeline.waiting, 0);
+    EQUAL(f->pipeline.waiting.count, 0);
     EQUAL(f->pipeline.flying, 0);
-    assert_null(f->pipeline.first);
+    assert_null(f->pipeline.waiting.first);
     for (size_t i = 0; i < f->asked; i++) {
         const fate *fate = &f->fates[i];
         assert_null(fate->request);
@@ -419,7 +419,7 @@ static void a_script_that_is_not_known_is_sent_whole(void **state) {
     assert_true(feed(f, unknown));
     assert_true(feed(f, unknown));
     EQUAL(f->ended, 0);
-    EQUAL(f->pipeline.waiting, 5);
+    EQUAL(f->pipeline.waiting.count, 5);
     size_t offset = 0;
     sent s;
     sg_pipeline_write(&f->pipeline);
@@ -632,7 +632,7 @@ static void what_was_lost_is_asked_again_if_it_charges_nothing(void **state) {
     assert_true(feed(f, "*2\r\n$-1")); /* a part of a reply goes with it */
     sg_pipeline_lost(&f->pipeline, "gone", 4);
     fails_with(f, 0, SG_LOST, "gone");
-    EQUAL(f->pipeline.waiting, 2);
+    EQUAL(f->pipeline.waiting.count, 2);
     SENDS(f, {"EVALSHA", 1, 1});
     assert_true(feed(f, "*3\r\n$-1\r\n$-1\r\n" NOW));
     EQUAL(f->fates[1].decided + f->fates[3].decided, 2);
@@ -654,8 +654,8 @@ static void what_was_taken_leaves_no_place_behind(void **state) {
     assert_null(taken->next);
     sg_pipeline_lost(&f->pipeline, "gone", 4);
     assert_null(taken->next);
-    assert_ptr_equal(f->pipeline.first, f->fates[1].request);
-    EQUAL(f->pipeline.waiting, 1);
+    assert_ptr_equal(f->pipeline.waiting.first, f->fates[1].request);
+    EQUAL(f->pipeline.waiting.count, 1);
     sg_pipeline_add(&f->pipeline, taken);
     fixture_end(f);
 }
@@ -767,7 +767,7 @@ static void what_waits_keeps_its_order_when_some_fail(void **state) {
         f->fates[check(f, 0, 0, SG_HIT)].request->deadline_ns = i % 2 ? 2000 : 1000;
     f->react = asks_again;
     EQUAL(sg_pipeline_expire(&f->pipeline, 1000, &next), 2);
-    EQUAL(f->pipeline.waiting, 4);
+    EQUAL(f->pipeline.waiting.count, 4);
     size_t offset = 0;
     sent s;
     sg_pipeline_write(&f->pipeline);
