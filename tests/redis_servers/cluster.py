@@ -53,6 +53,13 @@ def _node(line: str) -> Node:
     )  # fmt: skip
 
 
+def _nodes_of(server: Server) -> str:
+    """CLUSTER NODES, as this one answers it."""
+    with server.client() as client:
+        answer: bytes = client.execute_command("CLUSTER", "NODES", NEVER_DECODE=True)
+    return answer.decode()
+
+
 class Cluster:
     """`servers` are all nodes, masters first as it was made."""
 
@@ -70,10 +77,7 @@ class Cluster:
 
     def seen_by(self, server: Server) -> list[Node]:
         """All nodes, as this one sees them."""
-        with server.client() as client:
-            answer = client.execute_command("CLUSTER", "NODES")
-        text = answer if isinstance(answer, str) else answer.decode()
-        return [_node(line) for line in text.splitlines()]
+        return [_node(line) for line in _nodes_of(server).splitlines()]
 
     def id_of(self, server: Server) -> str:
         """Its name in the cluster."""
@@ -184,9 +188,7 @@ class Cluster:
                 one.restart()
         for one in self.servers:
             with one.client() as client:
-                answer = client.execute_command("CLUSTER", "NODES")
-                text = answer if isinstance(answer, str) else answer.decode()
-                for word in text.split():
+                for word in _nodes_of(one).split():
                     if word.startswith("["):
                         slot = word[1:].partition("-")[0]
                         client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
@@ -199,13 +201,22 @@ class Cluster:
         for one in self.servers:
             if one.running:
                 with one.client() as client:
-                    client.config_set(_STAY_REPLICA, "no" if expected else "yes")
-                    client.config_set(_TIMEOUT, _SOON_MS if expected else _TIMEOUT_MS)
+                    client.config_set(
+                        _STAY_REPLICA, "no" if expected else "yes",
+                        _TIMEOUT, _SOON_MS if expected else _TIMEOUT_MS,
+                    )  # fmt: skip
 
     def wait_ready(self) -> None:
         """Returns when all that run see all that run, agree on who owns what, every slot has an
         owner, and every replica follows its master."""
-        until(lambda: self._quarrel() is None, lambda: f"{self._quarrel()}\n{self._all_views()}")
+        quarrel: str | None = None
+
+        def agreed() -> bool:
+            nonlocal quarrel
+            quarrel = self._quarrel()
+            return quarrel is None
+
+        until(agreed, lambda: f"{quarrel}\n{self._all_views()}")
 
     def _quarrel(self) -> str | None:
         """What the nodes that run do not agree on; None if nothing."""
@@ -236,10 +247,8 @@ class Cluster:
         told = []
         for one in self.servers:
             if one.running:
-                with one.client() as client:
-                    nodes = client.execute_command("CLUSTER", "NODES", NEVER_DECODE=True).decode()
                 log = "\n".join(one.log().splitlines()[-20:])
-                told.append(f"-- as {one.port} sees it:\n{nodes}-- its log:\n{log}")
+                told.append(f"-- as {one.port} sees it:\n{_nodes_of(one)}-- its log:\n{log}")
         return "\n".join(told)
 
 

@@ -7,7 +7,7 @@ Each is there once for Redis and, where it is installed, once for Valkey.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def tls_server(_tls: Server) -> Server:
 
 @pytest.fixture(scope="session")
 def _sentinel(redis_kind: str, request: pytest.FixtureRequest) -> Iterator[Group[Sentinel]]:
-    with Group(lambda: sentinel(redis_kind), request.config) as group:
+    with closing(Group(lambda: sentinel(redis_kind), request.config)) as group:
         yield group
 
 
@@ -87,7 +87,7 @@ def redis_sentinel(_sentinel: Group[Sentinel]) -> Sentinel:
 
 @pytest.fixture(scope="session")
 def _cluster(redis_kind: str, request: pytest.FixtureRequest) -> Iterator[Group[Cluster]]:
-    with Group(lambda: cluster(redis_kind), request.config) as group:
+    with closing(Group(lambda: cluster(redis_kind), request.config)) as group:
         yield group
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 import pytest
@@ -34,17 +33,6 @@ class Group(Generic[G]):
         self._group: G | None = None
         self._starts = 0
 
-    def __enter__(self) -> Group[G]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._running.close()
-
     def healed(self) -> G:
         """It, as at its start: all of it runs, agrees and is empty."""
         if self._group is not None:
@@ -53,12 +41,16 @@ class Group(Generic[G]):
             except (AssertionError, RuntimeError, redis.RedisError) as error:
                 self._say(f"servers that work together are started anew: {error!r}\n{error}")
                 self._group = None
-                self._running.close()
+                self.close()
         if self._group is None:
             assert self._starts < _STARTS, f"they were started {_STARTS} times; see above"
             self._starts += 1
             self._group = self._running.enter_context(self._start())
         return self._group
+
+    def close(self) -> None:
+        """Ends it."""
+        self._running.close()
 
     def _say(self, text: str) -> None:
         # Also where the test that comes next passes.

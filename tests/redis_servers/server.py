@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ from urllib.parse import quote
 
 import redis
 
+from directories import quick_directory
 from redis_servers.ports import free_port
 from redis_servers.waiting import PATIENCE
 
@@ -261,14 +261,6 @@ class Server:
         return "" if self.password is None else f":{quote(self.password, safe='')}@"
 
 
-def _quick_directory() -> str | None:
-    """Where a file is written without a disk, which may take seconds: a node of a cluster and a
-    sentinel answer nobody until what they learned is on it. None where there is no such place."""
-    shm = "/dev/shm"
-    roomy = os.path.isdir(shm) and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free >= 2**26
-    return shm if roomy else None
-
-
 @contextmanager
 def started(
     kind: str,
@@ -280,7 +272,8 @@ def started(
     sentinel: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A running server with settings as its configuration file has them."""
-    with tempfile.TemporaryDirectory(prefix="sluicegate-", dir=_quick_directory()) as directory:
+    # A node of a cluster and a sentinel answer nobody until what they learned is written.
+    with tempfile.TemporaryDirectory(prefix="sluicegate-", dir=quick_directory()) as directory:
         server = Server(
             kind,
             Path(directory),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_what_does_not_heal_is_started_anew_but_not_for_ever(
         yield made
         ended.append(made)
 
-    with Group(start, pytestconfig) as group:
+    with closing(Group(start, pytestconfig)) as group:
         first = group.healed()
         assert group.healed() is first
         first.agree = False

@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from redis_store.wire import ADMITTED, NOW_US, QUOTA, Link, Router, Store, limiter_of, refused
+from redis_store.wire import (
+    ADMITTED,
+    NOW_US,
+    QUOTA,
+    Link,
+    Router,
+    Store,
+    admitted,
+    limiter_of,
+    refused,
+    turn,
+)
 from sluicegate import Limiter, RedisStore, StoreError, _core
 
 HIT, RESERVE = 1, 2
@@ -42,11 +53,6 @@ def observe() -> Iterator[Callable[[Any], None]]:
     _core.set_observer(None)
 
 
-async def turn() -> None:
-    """What was asked leaves."""
-    await asyncio.sleep(0)
-
-
 async def test_nobody_sees_results_that_are_not_all_there(store: Store) -> None:
     """A list that is still being filled is not Python's: to read it would crash, and where the
     garbage collector emptied it, what is filled in next would be written nowhere."""
@@ -61,7 +67,7 @@ async def test_nobody_sees_results_that_are_not_all_there(store: Store) -> None:
     await turn()
     assert not lists(gc.get_referents(store.link))
     assert len(lists(gc.get_objects())) == before
-    store.link.feed(b"*%d\r\n%b:%d\r\n" % (count + 1, b"$-1\r\n" * count, NOW_US))
+    store.link.feed(admitted(count))
     found = await asked
     assert len(found) == count and all(found)
     assert gc.is_tracked(found)

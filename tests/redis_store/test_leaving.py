@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from redis_store.wire import ADMITTED, NOW_US, Link, Store, limiter_of
+from redis_store.wire import ADMITTED, Link, Store, admitted, limiter_of, turn
 from sluicegate import Limiter, RedisStore, _core
 
 HIT = 1
@@ -22,18 +22,10 @@ def store() -> Store:
     return Store()
 
 
-async def turn() -> None:
-    await asyncio.sleep(0)
-
-
 def sizes(sent: bytes) -> list[int]:
     """How many keys each command has."""
     lines = sent.split(b"\r\n")
     return [int(lines[i + 4]) for i, line in enumerate(lines) if line in (b"EVAL", b"EVALSHA")]
-
-
-def reply(count: int) -> bytes:
-    return b"*%d\r\n%b:%d\r\n" % (count + 1, b"$-1\r\n" * count, NOW_US)
 
 
 async def one_by_one(link: Link, limiter: _core.Limiter, count: int) -> None:
@@ -51,7 +43,7 @@ async def test_those_of_a_turn_leave_together(store: Store) -> None:
     await turn()
     assert (link.waiting, link.flying) == (0, BATCH - 1)
     assert sizes(link.sent) == [BATCH - 1]
-    link.feed(reply(BATCH - 1))
+    link.feed(admitted(BATCH - 1))
     assert all([await one for one in asked])
 
 
@@ -62,7 +54,7 @@ async def test_those_of_one_call_leave_together_though_others_were_alone(store: 
     assert (link.waiting, link.flying) == (2, 0)
     await turn()
     assert sizes(link.sent)[-1] == 2
-    link.feed(reply(2))
+    link.feed(admitted(2))
     assert all(await asked)
 
 
@@ -81,7 +73,7 @@ async def test_where_many_wait_they_leave_before_the_turn_ends(store: Store, how
     await turn()
     assert sizes(link.sent) == [BATCH, BATCH, rest]
     for size in (BATCH, BATCH, rest):
-        link.feed(reply(size))
+        link.feed(admitted(size))
     found = [await one for one in asked]
     assert len(found if how == "hit" else found[0]) == count and all(found)
 
@@ -113,7 +105,7 @@ async def test_one_that_is_not_alone_waits_for_the_others_again(store: Store) ->
     both: list[Any] = [limiter._ask(HIT, key) for key in "kl"]
     assert link.waiting == 2  # nothing flies, and still
     await turn()
-    link.feed(reply(2))
+    link.feed(admitted(2))
     assert all([await one for one in both])
 
 
@@ -171,7 +163,7 @@ async def test_who_asks_is_interrupted_by_a_signal_meanwhile(
         limiter._ask_many([(f"k{number}", 1) for number in range(BATCH + 1)])
     await turn()
     assert sizes(failing.sent)[-1] == BATCH and failing.flying == BATCH
-    failing.feed(reply(BATCH))
+    failing.feed(admitted(BATCH))
     assert (failing.waiting, failing.flying) == (0, 0)
 
 
@@ -197,7 +189,7 @@ async def test_what_asks_in_the_midst_of_a_write_is_written_after_it(store: Stor
     assert sizes(link.sent) == [1]
     await turn()
     assert sizes(link.sent) == [1, BATCH]
-    link.feed(reply(1) + reply(BATCH))
+    link.feed(admitted(1) + admitted(BATCH))
     assert all([await one for one in asked])
 
 
@@ -223,7 +215,7 @@ async def test_a_future_that_asks_while_others_leave(store: Store) -> None:
     await turn()
     assert (asking.waiting, asking.flying, link.flying) == (0, 3 * BATCH, 0)
     for size in sizes(asking.sent):
-        asking.feed(reply(size))
+        asking.feed(admitted(size))
     assert all([await one for one in asked + more])
 
 

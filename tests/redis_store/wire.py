@@ -8,17 +8,32 @@ from typing import Any
 
 from sluicegate import _core
 
-__all__ = ["ADMITTED", "NOW_US", "QUOTA", "Link", "Router", "Store", "limiter_of", "refused"]
+__all__ = [
+    "ADMITTED", "NOW_US", "QUOTA", "Link", "Router", "Store", "admitted", "limiter_of", "refused",
+    "turn",
+]  # fmt: skip
 
 NOW_US = 1_800_000_000_000_000
 QUOTA = _core.Quota(60, 60, name="m")
-ADMITTED = b"*2\r\n$-1\r\n:%d\r\n" % NOW_US  # one check, of a key that is not there
+
+
+def admitted(count: int) -> bytes:
+    """The reply of a command of so many checks, of keys that are not there."""
+    return b"*%d\r\n%b:%d\r\n" % (count + 1, b"$-1\r\n" * count, NOW_US)
+
+
+ADMITTED = admitted(1)
 
 
 def refused(seconds: int = 100) -> bytes:
     """The reply of a key that is full for some seconds more than QUOTA lets it be."""
     state = (NOW_US + (60 + seconds) * 1_000_000).to_bytes(7, "little") + bytes(2)
     return b"*2\r\n$9\r\n%b\r\n:%d\r\n" % (state, NOW_US)
+
+
+async def turn() -> None:
+    """What was asked leaves."""
+    await asyncio.sleep(0)
 
 
 class Link(_core.Link):

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from directories import quick_directory
 
 SIZE = 4 << 20  # the least that there is
 ROOMY = 16 << 20  # where thousands of keys must not be forgotten
 _numbers = itertools.count()
 
 
-def directory() -> str:
-    """Where it costs no disk, if there is such a place."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
-
-
 @contextmanager
 def a_path() -> Iterator[str]:
     """Of a file that is not there yet, and that is removed at the end."""
-    path = Path(directory(), f"sluicegate-test-{os.getpid()}-{next(_numbers)}")
+    path = Path(quick_directory(), f"sluicegate-test-{os.getpid()}-{next(_numbers)}")
     try:
         yield str(path)
     finally:

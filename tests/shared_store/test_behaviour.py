@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from directories import quick_directory
 from shared_store import places
 from shared_store.crew import crew
 from sluicegate import (
@@ -359,7 +360,7 @@ def test_files_that_cannot_be_used(path: str) -> None:
     with pytest.raises(StoreError, match="directory"):
         SharedMemoryStore(path + "/nowhere/app")
     with pytest.raises(StoreError, match="regular"):
-        SharedMemoryStore(places.directory())
+        SharedMemoryStore(quick_directory())
     with pytest.raises((StoreError, ValueError)):
         SharedMemoryStore("a\x00b")
     SharedMemoryStore(path, places.SIZE)
