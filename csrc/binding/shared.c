@@ -353,19 +353,16 @@ sg_table *sgpy_enter_shared(sgpy_table *table, sg_fingerprint fp) {
     return &sharing->table.table;
 }
 
-/* Two processes get the lock in another order than they read the clock, and their counters differ
- * by a little. Were state thought to lie ahead for that, a window would begin anew, and what was
- * reserved in it never come back. */
+static sg_ticks read_again(void *context) {
+    sg_ticks now;
+    (void)sgpy_table_now(context, &now); /* the real clock: it cannot fail */
+    return now;
+}
+
 sg_table *sgpy_enter_shared_at(sgpy_table *table, sg_fingerprint fp, sg_ticks *now) {
     sg_table *core = sgpy_enter_shared(table, fp);
     if (core != NULL && table->clock == NULL) {
-        sg_ticks *latest = &table->sharing->table.shard->latest;
-        /* Farther ahead it cannot be, unless the file was damaged. */
-        if (*latest > *now && *latest - *now < SG_TICKS_PER_SECOND) {
-            *now = *latest;
-        } else {
-            *latest = *now;
-        }
+        *now = sg_shared_moment(&table->sharing->table, *now, read_again, table);
     }
     return core;
 }

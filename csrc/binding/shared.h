@@ -48,8 +48,7 @@ static inline sg_table *sgpy_enter(sgpy_table *table, sg_fingerprint fp) {
 
 sg_table *sgpy_enter_shared_at(sgpy_table *table, sg_fingerprint fp, sg_ticks *now);
 
-/* The same, for what happens at *now, which the time of who was here before may move on: it was
- * read before the lock was had. */
+/* The same, for what happens at *now, which sg_shared_moment may move on. */
 static inline sg_table *sgpy_enter_at(sgpy_table *table, sg_fingerprint fp, sg_ticks *now) {
     return SG_LIKELY(table->sharing == NULL) ? &table->core
                                              : sgpy_enter_shared_at(table, fp, now);

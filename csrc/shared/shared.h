@@ -81,6 +81,13 @@ static inline uint32_t sg_shared_shard_of(const sg_shared_table *t, sg_fingerpri
     return (uint32_t)(fp.lo >> 40 & t->mask);
 }
 
+/* The clock that all processes go by, read now. */
+typedef sg_ticks sg_shared_clock(void *context);
+
+/* When what is done in the entered shard is done: at `now`, which was read before the lock was had,
+ * but never before what was done there last. */
+sg_ticks sg_shared_moment(sg_shared_table *t, sg_ticks now, sg_shared_clock *clock, void *context);
+
 void sg_shared_leave(sg_shared_table *t);
 
 /* Forgets every key. False: some shard was not to be had. */

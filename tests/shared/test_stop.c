@@ -1,5 +1,5 @@
 /* A process that is stopped while it holds a lock delays another once, by 20 ms; one that only
- * waits for a processor never makes anybody give up. */
+ * waits for a processor never makes anybody give up, and never makes time go back. */
 #include "here.h"
 
 #include <sched.h>
@@ -144,6 +144,59 @@ static void a_zombie_is_dead(void **state) {
     world_remove(&w);
 }
 
+/* ---- time */
+
+static sg_ticks read_clock(void *context) {
+    const uint64_t *behind = context; /* ticks by which this processor's counter is */
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec * SG_TICKS_PER_NS - *behind;
+}
+
+/* Who waits for a lock for longer than counters differ has read the clock long before whom it
+ * waited for: time goes on in the shard all the same, and not back. */
+static void a_wait_does_not_turn_time_back(void **state) {
+    (void)state;
+    static world w;
+    world_make(&w);
+    uint64_t behind[] = {0, 100 * SG_TICKS_PER_NS};
+    uint32_t *holds = all_see(sizeof *holds);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        (void)alarm(20);
+        if (!sg_shared_enter(&w.t, key_of(1)))
+            _exit(1);
+        __atomic_store_n(holds, 1, __ATOMIC_RELEASE);
+        const double from = ms();
+        while (ms() - from < 1300) /* it works, so it is waited for */
+            ;
+        (void)sg_shared_moment(&w.t, read_clock(&behind[0]), read_clock, &behind[0]);
+        sg_shared_leave(&w.t);
+        _exit(0);
+    }
+    while (!__atomic_load_n(holds, __ATOMIC_ACQUIRE))
+        ;
+    const sg_ticks before = read_clock(&behind[0]);
+    assert_true(sg_shared_enter(&w.t, key_of(1)));
+    const sg_ticks latest = w.t.shard->latest;
+    assert_true(latest - before > SECOND);
+    assert_true(sg_shared_moment(&w.t, before, read_clock, &behind[0]) >= latest);
+    /* A counter that is behind tells what was last told, and nothing is stored that is before. */
+    const sg_ticks last = read_clock(&behind[0]);
+    EQUAL(sg_shared_moment(&w.t, last, read_clock, &behind[0]), last);
+    w.t.shard->latest = last + SECOND / 2;
+    EQUAL(sg_shared_moment(&w.t, last, read_clock, &behind[1]), last + SECOND / 2);
+    EQUAL(w.t.shard->latest, last + SECOND / 2);
+    /* What cannot be is not believed: the file was damaged. */
+    w.t.shard->latest = last + DAY;
+    assert_true(sg_shared_moment(&w.t, last, read_clock, &behind[0]) < last + MINUTE);
+    assert_true(w.t.shard->latest < last + MINUTE);
+    sg_shared_leave(&w.t);
+    must_end_well(pid);
+    EQUAL(munmap(holds, sizeof *holds), 0);
+    world_remove(&w);
+}
+
 /* ---- load */
 
 #define BUSY 8u
@@ -247,6 +300,7 @@ int main(void) {
         cmocka_unit_test(a_stopped_holder_delays_once),
         cmocka_unit_test(a_killed_one_is_inherited),
         cmocka_unit_test(a_zombie_is_dead),
+        cmocka_unit_test(a_wait_does_not_turn_time_back),
         cmocka_unit_test(who_is_descheduled_is_waited_for),
     };
     return cmocka_run_group_tests_name("stop", tests, NULL, NULL);
