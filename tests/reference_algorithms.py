@@ -224,7 +224,8 @@ class SlidingWindow:
 
 
 class SlidingLog:
-    """Entries [time, count]; past 256 of them, those of one span of period/255 are merged."""
+    """Entries [time, count], one a time; past 256 of them, those of one span of period/255 are
+    merged."""
 
     def __init__(self) -> None:
         self.entries: list[list[int]] = []
@@ -235,10 +236,10 @@ class SlidingLog:
         return sum(count for _, count in self.entries)
 
     def look(self, period: int, now: int) -> None:
-        for i, entry in enumerate(self.entries):
-            if entry[0] > now:
-                entry[0] = now
-                self.merged = min(self.merged, i)
+        if self.entries and self.entries[-1][0] > now:  # those ahead are one of now
+            kept = [entry for entry in self.entries if entry[0] < now]
+            self.entries = [*kept, [now, sum(n for _, n in self.entries[len(kept) :])]]
+            self.merged = min(self.merged, len(kept))
         while self.entries and now - self.entries[0][0] >= period:
             del self.entries[0]
             self.merged = max(self.merged - 1, 0)
@@ -264,10 +265,13 @@ class SlidingLog:
 
         if cost == 0:
             return
-        if len(self.entries) == LOG_MAX:
-            if span(self.entries[-1][0]) == span(now):
-                self.entries[-1] = [now, self.entries[-1][1] + cost]
+        full = len(self.entries) == LOG_MAX
+        if self.entries:
+            last, count = self.entries[-1]
+            if last == now or (full and span(last) == span(now)):
+                self.entries[-1] = [now, count + cost]
                 return
+        if full:
             self.merge(max(self.merged - 1, 0), q.period)
             if len(self.entries) == LOG_MAX:  # it was kept and merged by a longer period
                 self.look(q.period, now)
@@ -295,11 +299,10 @@ class SlidingLog:
     def refund(self, q: Quota, now: int, mark: int, units: int) -> None:
         mark = min(mark, now)
         if now - mark < q.period:
-            # Those of the very time; where there is none, the one that it was merged into.
-            same = [i for i, (at, _) in enumerate(self.entries) if at == mark]
-            later = [i for i, (at, _) in enumerate(self.entries) if at > mark]
-            for i in same or later[:1]:
-                units -= self.take(i, units)
+            # That of the very time; where there is none, the one that it was merged into.
+            place = sum(at < mark for at, _ in self.entries)
+            if place < len(self.entries):
+                self.take(place, units)
             self.trim()
 
     def take(self, i: int, units: int) -> int:

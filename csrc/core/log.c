@@ -40,12 +40,20 @@ static void drop_oldest(sg_log *log) {
         log->merged--;
 }
 
+/* What is ahead of now becomes one entry of now. */
+static void cut(sg_log *log, sg_ticks now) {
+    unsigned first = log->length; /* of those that do */
+    uint64_t count = 0;
+    while (first > 0 && entry(log, first - 1)->at >= now)
+        count += entry(log, --first)->count;
+    *entry(log, first) = (sg_log_entry){.at = now, .count = count};
+    log->length = (uint16_t)(first + 1);
+    log->merged = (uint16_t)sg_min(log->merged, first);
+}
+
 void sg_log_expire(sg_log *log, sg_ticks now, sg_ticks period) {
-    for (unsigned i = log->length; i > 0 && entry(log, i - 1)->at > now; i--) {
-        entry(log, i - 1)->at = now;
-        /* what was cut to one time shares a span */
-        log->merged = (uint16_t)sg_min(log->merged, i - 1);
-    }
+    if (SG_UNLIKELY(log->length > 0 && entry(log, log->length - 1u)->at > now))
+        cut(log, now);
     while (log->length > 0 && now - entry(log, 0)->at >= period)
         drop_oldest(log);
     if (log->length == 0)
@@ -76,13 +84,16 @@ void sg_log_add(sg_log *log, sg_ticks now, sg_ticks period, uint64_t count) {
     if (count == 0)
         return;
     log->total += count;
-    if (log->length == log->capacity) {
+    if (log->length > 0) {
         sg_log_entry *last = entry(log, log->length - 1u);
-        if (now < span_end(last->at, period)) {
+        if (last->at == now ||
+            (log->length == log->capacity && now < span_end(last->at, period))) {
             last->at = now;
             last->count += count;
             return;
         }
+    }
+    if (log->length == log->capacity) {
         merge(log, period);
         if (log->length == log->capacity) {
             /* Kept by a longer period, and merged by its spans: what this one no longer
@@ -131,19 +142,13 @@ uint64_t sg_log_take_at(sg_log *log, sg_ticks now, sg_ticks period, sg_ticks at,
         else
             high = middle;
     }
-    uint64_t left = units;
-    /* Entries of the very time are the same to a refund. Where there is none, the event was
-     * merged into the first later one. */
-    bool exact = low < log->length && entry(log, low)->at == at;
-    for (unsigned i = low; i < log->length && left > 0; i++) {
-        sg_log_entry *e = entry(log, i);
-        if (exact ? e->at != at : i > low)
-            break;
-        uint64_t taken = sg_min(e->count, left);
-        e->count -= taken;
-        log->total -= taken;
-        left -= taken;
-    }
+    if (low == log->length)
+        return 0;
+    /* That of the very time, or else the one that the event was merged into. */
+    sg_log_entry *e = entry(log, low);
+    const uint64_t taken = sg_min(e->count, units);
+    e->count -= taken;
+    log->total -= taken;
     trim(log);
-    return units - left;
+    return taken;
 }

@@ -1,7 +1,8 @@
 /* The sliding log: when each unit of a key was used.
  *
- * Up to SG_LOG_MAX entries keep exact times. An event that finds the log full joins the
- * last entry if both lie in the same span of period/255 (spans are fixed on the clock);
+ * Up to SG_LOG_MAX entries keep exact times; events of one time share one, so that each time
+ * has one place at which what was charged then is given back. An event that finds the log full
+ * joins the last entry if both lie in the same span of period/255 (spans are fixed on the clock);
  * else the entries of each span are merged first. A merged entry has the time of its last
  * event, so it can only count longer than its events, by less than a span. 256 entries
  * always suffice: a period touches at most 256 spans.
@@ -51,7 +52,7 @@ void sg_log_init(sg_log *log, unsigned capacity);
 /* Copies the entries of `from` to the empty `to`, whose capacity holds them. */
 void sg_log_copy(sg_log *to, const sg_log *from);
 
-/* Drops entries a period old and cuts times ahead of now to now. */
+/* Drops entries a period old and cuts times ahead of now to now, as one entry. */
 void sg_log_expire(sg_log *log, sg_ticks now, sg_ticks period);
 
 /* Whether sg_log_add needs a larger log first (capacity below SG_LOG_MAX and full).
@@ -60,7 +61,8 @@ static inline bool sg_log_must_grow(const sg_log *log) {
     return log->length == log->capacity && log->capacity < SG_LOG_MAX;
 }
 
-/* Adds `count` units at `now`. The log is expired and need not grow. */
+/* Adds `count` units at `now`. The log is expired and need not grow. Where it is not full, no
+ * entry is written to but the last and the one behind it. */
 void sg_log_add(sg_log *log, sg_ticks now, sg_ticks period, uint64_t count);
 
 /* Takes up to `units` from the newest entries; returns how many. */

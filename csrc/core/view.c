@@ -12,11 +12,14 @@ static void expire_log(sg_table *table, sg_log *log, sg_ticks now, sg_ticks peri
 void sg_charge_log(sg_table *table, sg_log *log, sg_ticks now, sg_ticks period, uint64_t count) {
     if (log == NULL)
         return; /* of a damaged mapping */
-    /* One entry more, behind those that count; a full log merges its own. */
-    if (log->length == log->capacity)
+    /* One entry more, behind those that count, or more in the last; a full log merges its own. */
+    if (log->length == log->capacity) {
         sg_log_touch(&table->arena, log);
-    else
+    } else {
         sg_touch(&table->arena, log, sizeof *log);
+        if (log->length > 0)
+            sg_touch(&table->arena, sg_log_at(log, log->length - 1u), sizeof(sg_log_entry));
+    }
     sg_log_add(log, now, period, count);
 }
 

@@ -45,7 +45,7 @@ static void check_shape(const sg_log *log) {
     for (unsigned i = 0; i < log->length; i++) {
         sum += sg_log_at(log, i)->count;
         if (i > 0)
-            assert_true(sg_log_at(log, i)->at >= sg_log_at(log, i - 1)->at);
+            assert_true(sg_log_at(log, i)->at > sg_log_at(log, i - 1)->at);
     }
     EQUAL(log->total, sum);
 }
@@ -197,6 +197,45 @@ static void gives_back_what_is_of_one_time(void **state) {
     free(log);
 }
 
+/* Events of a few times, as processes that wait for one lock have them and checks of one script,
+ * each given back once, in any order: nothing is left of them at any moment, full log or not. */
+static void what_is_given_back_once_leaves_nothing(void **state) {
+    (void)state;
+    for (int run = 0; run < 300; run++) {
+        const unsigned once_in = 1 + (unsigned)random_below(4);
+        event open[EVENTS];
+        sg_log *log = new_log(SG_LOG_MIN);
+        sg_ticks now = DAY;
+        uint64_t held = 0;
+        size_t n = 0;
+        for (unsigned i = 0; i < 1000; i++) {
+            if (random_below(once_in) == 0)
+                now += 1 + random_below(1000);
+            open[n] = (event){now, 1 + random_below(5)};
+            held += open[n].count;
+            add(&log, now, DAY, open[n++].count);
+            if (run % 2 == 0 && random_below(2) == 0) {
+                const size_t which = random_below(n);
+                const event one = open[which];
+                EQUAL(sg_log_take_at(log, now, DAY, one.at, one.count), one.count);
+                held -= one.count;
+                open[which] = open[--n];
+            }
+            check_shape(log);
+            EQUAL(log->total, held);
+        }
+        while (n > 0) {
+            const size_t which = random_below(n);
+            const event one = open[which];
+            EQUAL(sg_log_take_at(log, now, DAY, one.at, one.count), one.count);
+            open[which] = open[--n];
+        }
+        EQUAL(log->total, 0);
+        EQUAL(log->length, 0);
+        free(log);
+    }
+}
+
 /* A log of capacity c takes up to c entries and then must grow. */
 static void grows_when_it_is_full(void **state) {
     (void)state;
@@ -230,6 +269,7 @@ int main(void) {
         cmocka_unit_test(times_ahead_are_cut_to_now),
         cmocka_unit_test(gives_back_the_newest),
         cmocka_unit_test(gives_back_what_is_of_one_time),
+        cmocka_unit_test(what_is_given_back_once_leaves_nothing),
         cmocka_unit_test(grows_when_it_is_full),
     };
     return cmocka_run_group_tests_name("log", tests, seed, NULL);

@@ -30,7 +30,8 @@ async def test_keys_are_readable(single: str, raw: redis.Redis) -> None:
         await Limiter("5/hour", store=store, name="chat").hit("user:42")
         assert names(raw) == {b"sg:{chat:user:42}"}
         log = Limiter("100/hour using sliding-log", store=store, name="log")
-        await log.hit_many([("user:42", 1)] * 40)
+        for _ in range(40):  # each at a time of its own
+            assert await log.hit("user:42")
         assert names(raw) == {
             b"sg:{chat:user:42}", b"sg:{log:user:42}", b"sg:{log:user:42}:log0",
         }  # fmt: skip

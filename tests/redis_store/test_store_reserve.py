@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 
 import pytest
 
@@ -167,6 +168,19 @@ async def test_many_at_once_are_settled_each_by_its_own(store: RedisStore) -> No
     assert await left(limiter) == 100 - sum(
         number % 3 for number, one in enumerate(made) if one.decision.allowed
     )
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_more_of_one_moment_than_a_log_has_entries(store: RedisStore, algorithm: str) -> None:
+    """All checks of one command have one time."""
+    limiter = Limiter(f"10000/30 days using {algorithm}", store=store, name=fresh())
+    made = await asyncio.gather(*(limiter.reserve("a", 1 + n % 5) for n in range(700)))
+    assert all(made)
+    actual = [1 if n >= 690 else 0 for n in range(700)]
+    pairs = [*zip(made, actual, strict=True)]
+    random.Random(7).shuffle(pairs)
+    await asyncio.gather(*(one.settle(units) for one, units in pairs))
+    assert await left(limiter) == 10000 - sum(actual)
 
 
 def test_by_threads(anywhere: str) -> None:

@@ -51,6 +51,7 @@ static void hit_five(world *w) { hits(w, 1, 5, SECOND); }
 static void hit_250(world *w) { hits(w, 1, 250, SECOND / 100); }
 static void hit_256(world *w) { hits(w, 1, 256, SECOND / 100); }
 static void three_then(world *w) { hits(w, 1, 3, SECOND); }
+static void three_at_once(world *w) { hits(w, 1, 3, 0); }
 
 static void many_keys(world *w) {
     for (uint64_t key = 1; key <= 40; key++)
@@ -183,6 +184,7 @@ static const scene scenes[] = {
     {"forty keys", 1, {G}, 100, NULL, many_keys, 1, 40, false},
     {"forty keys more", 2, {S, G}, 100, many_keys, forty_more, 1, 80, false},
     {"a log", 1, {L}, 100, NULL, hit_ten, 1, 1, false},
+    {"a log, at one time", 1, {L}, 100, three_at_once, hit_one, 1, 1, false},
     {"a log that grows", 1, {L}, 1000, hit_250, hit_ten, 1, 1, false},
     {"a log that merges", 1, {L}, 1000, hit_256, hit_ten, 1, 1, false},
     {"two logs", 3, {L, L, G}, 1000, hit_250, hit_ten, 1, 1, false},

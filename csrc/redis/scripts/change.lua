@@ -112,8 +112,7 @@ local function refund_window(i, mark, units)
   end
 end
 
--- Of a log, the entries of that very time; where there is none, the event was merged into the first
--- later one.
+-- Of a log, the entry of that very time, or else the first later one: the event was merged into it.
 local function refund_log(L, period, mark, units)
   mark = min(mark, now)
   if now - mark >= period or L.t == 0 then
@@ -125,13 +124,9 @@ local function refund_log(L, period, mark, units)
   while first <= n and times[first] < mark do
     first = first + 1
   end
-  local exact = times[first] == mark
-  for j = first, n do
-    if (exact and times[j] ~= mark) or (not exact and j > first) then
-      break
-    end
-    local taken = min(counts[j], units)
-    counts[j], units, L.total = counts[j] - taken, units - taken, L.total - taken
+  if first <= n then
+    local taken = min(counts[first], units)
+    counts[first], L.total = counts[first] - taken, L.total - taken
   end
   log_trim(L, times, counts, n)
 end

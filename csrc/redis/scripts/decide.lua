@@ -60,11 +60,12 @@ local function check_log(value, key, ring, cost)
   local used, freed, entry = total, 0, ''
   if used + cost <= limit or cost == 0 then
     if cost > 0 then
-      if h + rc * CHUNK + t == MOST then
-        local at, n = unbytes('<I7I6', value, stop - ENTRY)
-        if span(at, period) ~= span(now, period) then
+      local full = h + rc * CHUNK + t == MOST
+      if newest == now or full then
+        if span(newest, period) ~= span(now, period) then
           return
         end
+        local n = unbytes('<I6', value, stop - 6)
         stop, t, entry = stop - ENTRY, t - 1, pack('<I7I6', now, n + cost)
       elseif t < CHUNK then
         entry = pack('<I7I6', now, cost)

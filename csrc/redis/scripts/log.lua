@@ -81,17 +81,17 @@ local function log_store(L, c, times, counts, n, now)
   end
 end
 
--- A clock that stepped back: times ahead of now become now.
+-- A clock that stepped back: what is ahead of now becomes one entry of now.
 local function log_cut(L, now)
   local all = log_load(L, -1)
   local times, counts, n = all[1], all[2], all[3]
-  for i = n, 1, -1 do
-    if times[i] <= now then
-      break
-    end
-    times[i] = now
-    L.merged = min(L.merged, i - 1)
+  local count = 0
+  while n > 0 and times[n] >= now do
+    n, count = n - 1, count + counts[n]
   end
+  L.merged = min(L.merged, n)
+  n = n + 1
+  times[n], counts[n] = now, count
   log_store(L, -1, times, counts, n, now)
 end
 
@@ -217,12 +217,15 @@ local function log_add(L, now, period, cost)
     return
   end
   L.changed = true
-  if log_length(L) == MOST then
+  local full = log_length(L) == MOST
+  if L.t > 0 then
     local at, count = unbytes('<I7I6', L.e, #L.e - 12)
-    if span(at, period) == span(now, period) then
+    if at == now or (full and span(at, period) == span(now, period)) then
       L.e, L.total = sub(L.e, 1, -ENTRY - 1) .. pack('<I7I6', now, count + cost), L.total + cost
       return
     end
+  end
+  if full then
     log_merge(L, period, now)
     if log_length(L) == MOST then
       log_look(L, now, period) -- it was kept, and merged, by a longer period
