@@ -12,7 +12,7 @@ import pytest
 
 import serving
 from redis_servers.cluster import Cluster
-from redis_servers.server import Server
+from redis_servers.server import Server, server
 from sluicegate import (
     ConcurrencyLimiter,
     Limiter,
@@ -21,7 +21,7 @@ from sluicegate import (
     WebSocketLimits,
     WebSocketRateLimiter,
 )
-from sluicegate.stores.redis import registry
+from sluicegate.stores.redis import connection, registry
 
 pytestmark = pytest.mark.server
 
@@ -262,3 +262,45 @@ async def test_a_server_that_is_away_fails_no_check_for_it(
             await asyncio.sleep(0.1)
             assert not await chat.hit("a")
         assert client.get(KEY) == b"not a hash"
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_server_that_is_gone_is_left_alone(
+    redis_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody asks, names are no reason to go on trying; a check is."""
+    monkeypatch.setattr(connection, "PROBE", 0.01)
+    monkeypatch.setattr(connection, "PROBES_IDLE", 3)
+    with server(redis_kind) as running:
+        async with RedisStore(running.url) as store:
+            chat = Limiter("5/minute", store=store, name="chat", on_store_error="allow")
+            assert await chat.hit("a")
+            with running.client() as client:
+                await until(lambda: client.exists(KEY))
+            (link,) = next(iter(store._routers.values())).connections()
+            running.kill()
+            assert (await chat.hit("a")).degraded
+            await until(lambda: link.down is None and link._task is None)
+            tries = 0
+            opener = link._opener
+
+            async def counted(timeout: float) -> Any:
+                nonlocal tries
+                tries += 1
+                return await opener(timeout)
+
+            link._opener = counted
+            await asyncio.sleep(1.0)  # ten times that names would be told
+            assert tries <= 3
+            assert (await chat.hit("a")).degraded
+            await until(lambda: tries >= 3)
+            running.restart()
+            with running.client() as client:
+                assert not client.exists(KEY)
+                await until_it_decides(chat)
+                await until(lambda: client.exists(KEY))
+
+
+async def until_it_decides(limiter: Limiter) -> None:
+    while (await limiter.hit("a")).degraded:
+        await asyncio.sleep(0.02)

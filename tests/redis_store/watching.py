@@ -32,11 +32,17 @@ class Watch:
         self.longest_pause = 0.0  # seconds
         self.problems: list[dict[str, Any]] = []  # what the loop's exception handler got
         self.records: list[logging.LogRecord] = []
+        self._thread = threading.get_ident()
 
     @property
     def lines(self) -> list[str]:
-        """What sluicegate has logged."""
-        return [one.getMessage() for one in self.records if one.name.startswith("sluicegate")]
+        """What sluicegate has logged on this loop: on that of sluicegate.sync, the stores of other
+        tests may live on, and miss their servers."""
+        return [
+            one.getMessage()
+            for one in self.records
+            if one.name.startswith("sluicegate") and one.thread == self._thread
+        ]
 
     async def _tick(self) -> None:
         last = time.monotonic()

@@ -66,6 +66,7 @@ class Registry:
         self._due = False  # soon, for a new name
         self._task: asyncio.Task[None] | None = None
         self._told = 0  # names at the last write
+        self._failed = False  # the last write
 
     def look(self) -> None:
         """A name was asked about for the first time on this loop; it is told soon."""
@@ -113,10 +114,12 @@ class Registry:
             words += (key_bytes(name), limiter.as_json())
         try:
             connection = await self._router.master_of(_slot(store.prefix))
-            if connection.down is None:  # an outage has its own ways of being noticed
+            # An outage is noticed in other ways, and a server that nobody asks is left alone.
+            if connection.is_open or (connection.down is None and not self._failed):
                 await connection.command(words, store.timeout, True)
-                self._told = len(known)
+                self._told, self._failed = len(known), False
         except (StoreError, OSError) as error:
+            self._failed = True
             log.debug("%r does not take the names of its limiters: %s", store, error)
 
 
