@@ -84,6 +84,9 @@ static inline void sgpy_know(sgpy_table *table, const sg_quota *rows) {
     sg_table_know(table->sharing == NULL ? &table->core : &table->sharing->table.table, rows);
 }
 
+/* Sets what that error of a file's limiter comes to. */
+void sgpy_raise_shared(const sgpy_state *st, const sgpy_file *file, sg_shared_error error);
+
 /* Sets the StoreError of a lock that was not to be had. */
 void sgpy_raise_stalled(const sgpy_table *table);
 

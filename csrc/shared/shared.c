@@ -356,8 +356,8 @@ bool sg_shared_enter_shard(sg_shared_table *t, uint32_t i) {
 
 /* Two processes get the lock in another order than they read the clock, by as long as one of them
  * was kept waiting; so it is read anew. Their counters differ by a little; so even then it may be
- * behind. Were state thought to lie ahead for that, a window would begin anew, and what was reserved
- * in it never come back. */
+ * behind. Were state thought to lie ahead for that, a window would begin anew, and what was
+ * reserved in it never come back. */
 sg_ticks sg_shared_moment(sg_shared_table *t, sg_ticks now, sg_shared_clock *clock,
                           void *context) {
     sg_ticks *latest = &t->shard->latest;

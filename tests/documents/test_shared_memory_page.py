@@ -41,7 +41,7 @@ def test_a_printed_program_runs(number: int, printed: str, tmp_path: Path) -> No
 def test_each_error_is_on_the_page_as_it_is() -> None:
     file, binding = (
         re.sub(r'"\s*"', "", (ROOT / "csrc" / place).read_text("utf-8"))
-        for place in ("shared/file.c", "binding/shared.c")
+        for place in ("shared/file_why.c", "binding/shared_file.c")
     )
     errors = set(re.findall(r'return "([^"]+)";', file.partition("*sg_file_why(")[2]))
     errors |= set(re.findall(r'"%U: ([^"]{20,})"', binding))
