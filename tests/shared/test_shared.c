@@ -114,6 +114,44 @@ static void decides_as_private_memory_does(void **state) {
     place_remove(&p);
 }
 
+/* A damaged word that leads into another shard's page is not followed: whose lock is not held is
+ * neither read nor written. Both logs are good ones, of one size. */
+static void no_shard_uses_the_page_of_another(void **state) {
+    (void)state;
+    place p;
+    place_make(&p);
+    sg_shared shared;
+    static sg_shared_table t;
+    open_file(&shared, &p, HERE_SIZE);
+    const sg_quota log = quota_of(SG_SLIDING_LOG, 100, 3600, 0);
+    open_limiter(&t, &shared, "log", 1, &log);
+    uint64_t other = 2;
+    while (sg_shared_shard_of(&t, key_of(other)) == sg_shared_shard_of(&t, key_of(1)))
+        other++;
+    for (unsigned n = 0; n < 3; n++) {
+        assert_true(shared_hit(&t, &log, 1, ones, DAY + n).allowed);
+        assert_true(shared_hit(&t, &log, other, ones, DAY + n).allowed);
+    }
+    assert_true(sg_shared_enter(&t, key_of(other)));
+    const sg_state theirs = sg_cell_state(&t.table, sg_table_find(&t.table, key_of(other)), 0);
+    sg_shared_leave(&t);
+    assert_true(sg_shared_enter(&t, key_of(1)));
+    sg_cell_set_state(&t.table, sg_table_find(&t.table, key_of(1)), 0, &theirs);
+    sg_shared_leave(&t);
+    sg_shared_sum sum;
+    sg_shared_add_up(&t, &sum);
+    EQUAL(sum.counts.damages, 0);
+    assert_true(shared_hit(&t, &log, 1, ones, DAY + 3).allowed);
+    sg_shared_add_up(&t, &sum);
+    EQUAL(sum.counts.damages, 1);
+    /* What the one had is forgotten; the other has what it had. */
+    EQUAL(shared_hit(&t, &log, 1, ones, DAY + 4).level[0], 1);
+    EQUAL(shared_hit(&t, &log, other, ones, DAY + 4).level[0], 4);
+    must_be_good(&t);
+    sg_shared_close(&shared);
+    place_remove(&p);
+}
+
 /* A flood of keys: the file is a fixed bound, no limiter takes what another one has, and one
  * that comes late still finds room. */
 static void a_flood_forgets_its_own_keys_alone(void **state) {
@@ -347,6 +385,7 @@ static int seed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decides_as_private_memory_does),
+        cmocka_unit_test(no_shard_uses_the_page_of_another),
         cmocka_unit_test(a_flood_forgets_its_own_keys_alone),
         cmocka_unit_test(many_processes_admit_one_limit),
         cmocka_unit_test(a_child_goes_on_by_itself),
