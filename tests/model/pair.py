@@ -53,6 +53,7 @@ class Pair:
         self.model = reference.Limiter(
             list(quotas), kinds=names, start_ns=self.clock.ns, shadow=shadow, enabled=enabled
         )
+        self.model.know(self.model.quotas)  # as a table does when it is given them
 
     def make_table(self, algorithms: Sequence[str], max_keys: int) -> _core.Table:
         return _core.Table(algorithms, clock=self.clock, max_keys=max_keys)
@@ -156,6 +157,7 @@ class Pair:
         self.quotas = [core_quota(q) for q in quotas]
         self.core._rebind(self.table, self.quotas)
         self.model.quotas = list(quotas)
+        self.model.know(self.model.quotas)
 
     def settle_down(self, keys: Sequence[Any]) -> None:
         """Before a clock steps back: a key of which something has lapsed is dropped now by both,

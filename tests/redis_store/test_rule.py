@@ -84,11 +84,17 @@ class Trace:
         self.trio.hit_many([(self.key(), 1 if one else self.cost()) for _ in range(count)])
 
     def flood(self) -> None:
-        """So many events that a log merges its entries."""
+        """So many events that a log merges its entries; some of one time, some given back."""
         key, step = self.key(), self.period_us() * self.rng.randrange(40) // 3000
         for _ in range(self.rng.choice((20, 60, 300))):
-            self.trio.hit(key, self.rng.randrange(1, 3))
-            self.move(step)
+            if self.rng.random() < 0.1:
+                self.reserve_for(key, self.rng.randrange(1, 4), 1e6)
+            else:
+                self.trio.hit(key, self.rng.randrange(1, 3))
+            if self.rng.random() < 0.8:
+                self.move(step)
+        for _ in range(len(self.open) // 2):
+            self.settle()
 
     def project(self) -> None:
         self.trio.project(self.key(), [self.cost() for _ in range(self.rng.randrange(4))])
@@ -113,7 +119,10 @@ class Trace:
         self.trio.update(row(self.rng, self.algorithms))
 
     def reserve(self) -> None:
-        made = self.trio.reserve(self.key(), self.cost(), self.rng.choice((0.001, 1.0, 60.0, 1e6)))
+        self.reserve_for(self.key(), self.cost(), self.rng.choice((0.001, 1.0, 60.0, 1e6)))
+
+    def reserve_for(self, key: str, cost: int, ttl: float) -> None:
+        made = self.trio.reserve(key, cost, ttl)
         if made is not None:
             self.open.append(made)
 
