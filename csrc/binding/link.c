@@ -175,7 +175,8 @@ static PyObject *link_feed(PyObject *op, PyObject *data) {
     PyObject *result = NULL;
     if (!good) {
         result = PyObject_CallMethod(op, "_broken", NULL);
-    } else if (self->pipeline.waiting.first == NULL || schedule(self) == 0) { /* to be sent once more */
+    } else if (self->pipeline.waiting.first == NULL || schedule(self) == 0) {
+        /* what waits is to be sent once more */
         result = Py_NewRef(Py_None);
     }
     Py_DECREF(op);

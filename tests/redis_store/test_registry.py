@@ -13,6 +13,7 @@ import pytest
 import serving
 from redis_servers.cluster import Cluster
 from redis_servers.server import Server, server
+from redis_store.watching import tries
 from sluicegate import (
     ConcurrencyLimiter,
     Limiter,
@@ -281,26 +282,22 @@ async def test_a_server_that_is_gone_is_left_alone(
             running.kill()
             assert (await chat.hit("a")).degraded
             await until(lambda: link.down is None and link._task is None)
-            tries = 0
+            opened = 0
             opener = link._opener
 
             async def counted(timeout: float) -> Any:
-                nonlocal tries
-                tries += 1
+                nonlocal opened
+                opened += 1
                 return await opener(timeout)
 
             link._opener = counted
             await asyncio.sleep(1.0)  # ten times that names would be told
-            assert tries <= 3
+            assert opened <= 3
             assert (await chat.hit("a")).degraded
-            await until(lambda: tries >= 3)
+            await until(lambda: opened >= 3)
+            await until(lambda: link.down is None and link._task is None)
             running.restart()
             with running.client() as client:
                 assert not client.exists(KEY)
-                await until_it_decides(chat)
+                await tries(lambda: chat.hit("a"))
                 await until(lambda: client.exists(KEY))
-
-
-async def until_it_decides(limiter: Limiter) -> None:
-    while (await limiter.hit("a")).degraded:
-        await asyncio.sleep(0.02)
